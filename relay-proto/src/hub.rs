@@ -1,0 +1,391 @@
+//! One [`Relay`] shared by the connection tasks of one thread.
+//!
+//! The hub stamps each event with both clocks and puts each action where the task of its connection will
+//! find it. It knows no runtime: a task waits with the [`Waker`] that its runtime gave it. Nothing here is
+//! borrowed across an await.
+//!
+//! ```text
+//! open(ip) ─► Connection ─┬─ connect(head) ──► false: only an answer will be written
+//!                         │                └─► true: frames follow
+//!                         ├─ message, ping, pong, peer_close, fault      (the reading task)
+//!                         ├─ next_write ─► write it ─► sent               (the writing task)
+//!                         └─ until_end(…)   ends when the machine says so; dropping it is Disconnect
+//! ```
+
+use core::cell::RefCell;
+use core::fmt;
+use core::future::{Future, poll_fn};
+use core::net::IpAddr;
+use core::pin::pin;
+use core::task::{Context, Poll, Waker};
+use std::boxed::Box;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+use std::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::config::Config;
+use crate::event::{Action, ConnId, Event, Fault, Notice, Sink};
+use crate::frame::{Batch, Frame};
+use crate::http::Request;
+use crate::relay::Relay;
+use crate::stats::Stats;
+use crate::time::Now;
+
+/// A handle to the machine and to the board on which it leaves its actions. Clones share both.
+#[derive(Clone)]
+pub struct Hub(Rc<Shared>);
+
+struct Shared {
+    origin: Instant,
+    relay: RefCell<Relay>,
+    board: RefCell<Board>,
+}
+
+/// Something to write, and what is to happen then.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Write all of it, flush, report [`Connection::sent`], ask for more.
+    Continue(Batch),
+    /// Write all of it, flush, shut down writing; read and discard until the peer ends or the machine says so.
+    Finish(Batch),
+}
+
+impl Hub {
+    /// A hub around a new machine. `notices` hears what a log wants to know.
+    pub fn new(config: Config, seed: [u8; 32], notices: impl FnMut(Notice<'_>) + 'static) -> Self {
+        Self(Rc::new(Shared {
+            origin: clock().0,
+            relay: RefCell::new(Relay::new(config, seed)),
+            board: RefCell::new(Board {
+                desks: Vec::new(),
+                timer: None,
+                exit: Exit::default(),
+                notices: Box::new(notices),
+            }),
+        }))
+    }
+
+    /// A socket was accepted. `None`: close it at once.
+    pub fn open(&self, ip: IpAddr) -> Option<Connection> {
+        let mut board = self.0.board.borrow_mut();
+        let id = self.0.relay.borrow_mut().open(self.now(), ip, &mut *board)?;
+        board.seat(id);
+        drop(board);
+        self.wake_timer();
+        Some(Connection { hub: self.clone(), id })
+    }
+
+    /// Stop in good order (rule D1).
+    pub fn drain(&self) {
+        self.handle(Event::Drain);
+    }
+
+    /// Waits until a drain is over.
+    pub async fn drained(&self) {
+        poll_fn(|cx| {
+            let exit = &mut self.0.board.borrow_mut().exit;
+            if exit.due {
+                return Poll::Ready(());
+            }
+            exit.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Fires what is due, then waits until the next deadline, for ever. `sleep` is the runtime's timer; it
+    /// is dropped when an earlier deadline comes up.
+    pub async fn run_timer<F: Future>(&self, sleep: impl Fn(Option<Instant>) -> F) {
+        loop {
+            let armed = self.deadline();
+            let mut sleeping = pin!(sleep(armed));
+            poll_fn(|cx| {
+                self.0.board.borrow_mut().timer = Some(cx.waker().clone());
+                if self.deadline() != armed {
+                    return Poll::Ready(());
+                }
+                sleeping.as_mut().poll(cx).map(|_| ())
+            })
+            .await;
+            self.handle(Event::Tick);
+        }
+    }
+
+    /// Reads the counters.
+    pub fn with_stats<T>(&self, read: impl FnOnce(&Stats) -> T) -> T {
+        read(self.0.relay.borrow().stats())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let (at, _) = self.0.relay.borrow().next_deadline()?;
+        self.0.origin.checked_add(at)
+    }
+
+    fn now(&self) -> Now {
+        let (instant, unix) = clock();
+        Now { monotonic: instant.saturating_duration_since(self.0.origin), unix }
+    }
+
+    fn handle(&self, event: Event<'_>) {
+        let now = self.now();
+        let before = self.0.relay.borrow().next_deadline();
+        self.0.relay.borrow_mut().handle(now, event, &mut *self.0.board.borrow_mut());
+        if self.0.relay.borrow().next_deadline().map(|(at, _)| at) < before.map(|(at, _)| at)
+            || before.is_none()
+        {
+            self.wake_timer();
+        }
+    }
+
+    fn wake_timer(&self) {
+        if let Some(waker) = self.0.board.borrow_mut().timer.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").finish_non_exhaustive()
+    }
+}
+
+/// The one place where this crate reads clocks.
+#[expect(clippy::disallowed_methods, reason = "the hub stamps events; the machine never asks")]
+fn clock() -> (Instant, Duration) {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    (Instant::now(), unix)
+}
+
+/// One accepted socket, as its tasks see it. Dropping it tells the machine that the socket is gone.
+#[derive(Debug)]
+pub struct Connection {
+    hub: Hub,
+    id: ConnId,
+}
+
+impl Connection {
+    /// The request head is whole. `true`: the machine accepted an upgrade, and frames follow; `false`: read
+    /// and discard.
+    pub fn connect(&self, request: &Request<'_>) -> bool {
+        self.hub.handle(Event::Connect { conn: self.id, request });
+        self.desk(|desk| desk.upgraded).unwrap_or(false)
+    }
+
+    /// A whole message was read.
+    pub fn message(&self, payload: Bytes) {
+        self.hub.handle(Event::Message { conn: self.id, payload });
+    }
+
+    /// A ping was read.
+    pub fn ping(&self, payload: Bytes) {
+        self.hub.handle(Event::Ping { conn: self.id, payload });
+    }
+
+    /// A pong was read.
+    pub fn pong(&self) {
+        self.hub.handle(Event::Pong { conn: self.id });
+    }
+
+    /// A close frame was read.
+    pub fn peer_close(&self, code: Option<u16>) {
+        self.hub.handle(Event::PeerClose { conn: self.id, code });
+    }
+
+    /// The peer broke a rule; from now on discard what it sends.
+    pub fn fault(&self, fault: Fault) {
+        self.hub.handle(Event::Fault { conn: self.id, fault });
+    }
+
+    /// The last [`Write`] has reached the kernel.
+    pub fn sent(&self) {
+        self.hub.handle(Event::Sent { conn: self.id });
+    }
+
+    /// The socket is gone. Also said by dropping.
+    pub fn disconnect(&self) {
+        self.hub.handle(Event::Disconnect { conn: self.id });
+        self.hub.0.board.borrow_mut().end(self.id);
+    }
+
+    /// Waits for something to write.
+    pub async fn next_write(&self) -> Write {
+        poll_fn(|cx| {
+            self.desk(|desk| match desk.write.take() {
+                Some(write) => Poll::Ready(write),
+                None => {
+                    remember(&mut desk.writer, cx);
+                    Poll::Pending
+                }
+            })
+            .unwrap_or(Poll::Pending)
+        })
+        .await
+    }
+
+    /// Waits while the sender is over its receive limit.
+    pub async fn readable(&self) {
+        poll_fn(|cx| {
+            self.desk(|desk| {
+                if desk.paused {
+                    remember(&mut desk.reader, cx);
+                    return Poll::Pending;
+                }
+                Poll::Ready(())
+            })
+            .unwrap_or(Poll::Ready(()))
+        })
+        .await;
+    }
+
+    /// Runs `work` until it is done or the connection has ended. `acked` answers the machine's question how
+    /// many bytes the peer has acknowledged.
+    pub async fn until_end<T>(&self, acked: impl Fn() -> u64, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            let Some(probed) = self.desk(|desk| {
+                remember(&mut desk.writer, cx);
+                core::mem::take(&mut desk.probed)
+            }) else {
+                return Poll::Ready(None);
+            };
+            if probed {
+                self.hub.handle(Event::Acked { conn: self.id, total: acked() });
+            }
+            let done = work.as_mut().poll(cx).map(Some);
+            // The work itself may have led to the end.
+            if done.is_pending() && self.desk(|_| ()).is_none() { Poll::Ready(None) } else { done }
+        })
+        .await
+    }
+
+    /// Visits the desk of this connection while it lives.
+    fn desk<T>(&self, visit: impl FnOnce(&mut Desk) -> T) -> Option<T> {
+        let mut board = self.hub.0.board.borrow_mut();
+        board.desks.get_mut(self.id.slot()).filter(|desk| desk.owner == Some(self.id)).map(visit)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.disconnect();
+    }
+}
+
+fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *place = Some(cx.waker().clone()),
+    }
+}
+
+/// Where actions lie until their tasks take them.
+struct Board {
+    /// By slot.
+    desks: Vec<Desk>,
+    timer: Option<Waker>,
+    exit: Exit,
+    notices: Box<dyn FnMut(Notice<'_>)>,
+}
+
+#[derive(Default)]
+struct Exit {
+    due: bool,
+    waker: Option<Waker>,
+}
+
+/// What the machine wants of one connection. One `write` is enough: at most one is outstanding.
+#[derive(Default)]
+struct Desk {
+    owner: Option<ConnId>,
+    write: Option<Write>,
+    upgraded: bool,
+    probed: bool,
+    paused: bool,
+    writer: Option<Waker>,
+    reader: Option<Waker>,
+}
+
+impl Board {
+    fn seat(&mut self, conn: ConnId) {
+        if self.desks.len() <= conn.slot() {
+            self.desks.resize_with(conn.slot() + 1, Desk::default);
+        }
+        self.desks[conn.slot()] = Desk { owner: Some(conn), ..Desk::default() };
+    }
+
+    fn desk(&mut self, conn: ConnId) -> Option<&mut Desk> {
+        self.desks.get_mut(conn.slot()).filter(|desk| desk.owner == Some(conn))
+    }
+
+    fn write(&mut self, conn: ConnId, write: Write) {
+        if let Some(desk) = self.desk(conn) {
+            debug_assert!(desk.write.is_none(), "two writes are outstanding");
+            desk.write = Some(write);
+            wake(&desk.writer);
+        }
+    }
+
+    fn end(&mut self, conn: ConnId) {
+        if let Some(desk) = self.desk(conn) {
+            let ended = core::mem::take(desk);
+            wake(&ended.writer);
+            wake(&ended.reader);
+        }
+    }
+}
+
+/// A waker of a current-thread runtime puts its task on a list and returns, so this is fine under a borrow.
+fn wake(waker: &Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake_by_ref();
+    }
+}
+
+impl Sink for Board {
+    fn action(&mut self, action: Action) {
+        match action {
+            Action::Respond { conn, response } => {
+                self.write(conn, Write::Finish(Batch::single(response.bytes)));
+            }
+            Action::Upgrade { conn, response } => {
+                if let Some(desk) = self.desk(conn) {
+                    desk.upgraded = true;
+                }
+                self.write(conn, Write::Continue(Batch::single(response.bytes)));
+            }
+            Action::Send { conn, batch } => self.write(conn, Write::Continue(batch)),
+            Action::Close { conn, code, reason } => {
+                self.write(conn, Write::Finish(Frame::close(code, reason).into()));
+            }
+            Action::Abort { conn } => self.end(conn),
+            Action::Probe { conn } => {
+                if let Some(desk) = self.desk(conn) {
+                    desk.probed = true;
+                    wake(&desk.writer);
+                }
+            }
+            Action::Pause { conn } => {
+                if let Some(desk) = self.desk(conn) {
+                    desk.paused = true;
+                }
+            }
+            Action::Resume { conn } => {
+                if let Some(desk) = self.desk(conn) {
+                    desk.paused = false;
+                    wake(&desk.reader);
+                }
+            }
+            Action::Exit => {
+                self.exit.due = true;
+                wake(&self.exit.waker);
+            }
+        }
+    }
+
+    fn notice(&mut self, notice: Notice<'_>) {
+        (self.notices)(notice);
+    }
+}

@@ -1,0 +1,4 @@
+//! stub
+/// Stats
+#[derive(Debug)]
+pub struct Stats {}
