@@ -43,6 +43,10 @@ struct Shared {
     board: RefCell<Board>,
 }
 
+/// How many messages of one connection are taken before others get their turn. A runtime polls a task for as
+/// long as it finds something to read, and a fast sender always leaves something.
+const MESSAGES_PER_TURN: u8 = 32;
+
 /// Something to write, and what is to happen then.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Write {
@@ -225,12 +229,18 @@ impl Connection {
         .await
     }
 
-    /// Waits while the sender is over its receive limit.
+    /// Waits before a message is read: while the sender is over its receive limit, and now and then for a
+    /// moment, so that one that never stops starves nobody.
     pub async fn readable(&self) {
         poll_fn(|cx| {
             self.desk(|desk| {
                 if desk.paused {
                     remember(&mut desk.reader, cx);
+                    return Poll::Pending;
+                }
+                desk.turn = (desk.turn + 1) % MESSAGES_PER_TURN;
+                if desk.turn == 0 {
+                    cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
                 Poll::Ready(())
@@ -304,6 +314,8 @@ struct Desk {
     upgraded: bool,
     probed: bool,
     paused: bool,
+    /// Messages read in this turn.
+    turn: u8,
     writer: Option<Waker>,
     reader: Option<Waker>,
 }

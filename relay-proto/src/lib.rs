@@ -5,12 +5,18 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+#[cfg(feature = "std")]
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod frame;
+#[cfg(feature = "std")]
+pub mod host;
 pub mod http;
 #[cfg(feature = "std")]
 pub mod hub;
+#[cfg(feature = "std")]
+pub mod log;
 mod refusal;
 mod relay;
 mod room;
