@@ -26,7 +26,7 @@ use std::vec::Vec;
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::event::{Action, ConnId, Event, Fault, Notice, Sink};
+use crate::event::{Action, ConnId, Event, Fault, Notice, Progress, Sink};
 use crate::frame::{Batch, Frame};
 use crate::http::Request;
 use crate::relay::Relay;
@@ -217,12 +217,12 @@ impl Connection {
     /// Waits for something to write.
     pub async fn next_write(&self) -> Write {
         poll_fn(|cx| {
-            self.desk(|desk| match desk.write.take() {
-                Some(write) => Poll::Ready(write),
-                None => {
-                    remember(&mut desk.writer, cx);
-                    Poll::Pending
+            self.desk(|desk| {
+                if let Some(write) = desk.write.take() {
+                    return Poll::Ready(write);
                 }
+                remember(&mut desk.writer, cx);
+                Poll::Pending
             })
             .unwrap_or(Poll::Pending)
         })
@@ -250,9 +250,13 @@ impl Connection {
         .await;
     }
 
-    /// Runs `work` until it is done or the connection has ended. `acked` answers the machine's question how
-    /// many bytes the peer has acknowledged.
-    pub async fn until_end<T>(&self, acked: impl Fn() -> u64, work: impl Future<Output = T>) -> Option<T> {
+    /// Runs `work` until it is done or the connection has ended. `progress` answers the machine's
+    /// question how far the bytes have come.
+    pub async fn until_end<T>(
+        &self,
+        progress: impl Fn() -> Progress,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
         let mut work = pin!(work);
         poll_fn(|cx| {
             let Some(probed) = self.desk(|desk| {
@@ -262,7 +266,7 @@ impl Connection {
                 return Poll::Ready(None);
             };
             if probed {
-                self.hub.handle(Event::Acked { conn: self.id, total: acked() });
+                self.hub.handle(Event::Acked { conn: self.id, progress: progress() });
             }
             let done = work.as_mut().poll(cx).map(Some);
             // The work itself may have led to the end.
@@ -336,21 +340,21 @@ impl Board {
         if let Some(desk) = self.desk(conn) {
             debug_assert!(desk.write.is_none(), "two writes are outstanding");
             desk.write = Some(write);
-            wake(&desk.writer);
+            wake(desk.writer.as_ref());
         }
     }
 
     fn end(&mut self, conn: ConnId) {
         if let Some(desk) = self.desk(conn) {
             let ended = core::mem::take(desk);
-            wake(&ended.writer);
-            wake(&ended.reader);
+            wake(ended.writer.as_ref());
+            wake(ended.reader.as_ref());
         }
     }
 }
 
 /// A waker of a current-thread runtime puts its task on a list and returns, so this is fine under a borrow.
-fn wake(waker: &Option<Waker>) {
+fn wake(waker: Option<&Waker>) {
     if let Some(waker) = waker {
         waker.wake_by_ref();
     }
@@ -376,7 +380,7 @@ impl Sink for Board {
             Action::Probe { conn } => {
                 if let Some(desk) = self.desk(conn) {
                     desk.probed = true;
-                    wake(&desk.writer);
+                    wake(desk.writer.as_ref());
                 }
             }
             Action::Pause { conn } => {
@@ -387,12 +391,12 @@ impl Sink for Board {
             Action::Resume { conn } => {
                 if let Some(desk) = self.desk(conn) {
                     desk.paused = false;
-                    wake(&desk.reader);
+                    wake(desk.reader.as_ref());
                 }
             }
             Action::Exit => {
                 self.exit.due = true;
-                wake(&self.exit.waker);
+                wake(self.exit.waker.as_ref());
             }
         }
     }

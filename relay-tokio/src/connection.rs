@@ -63,7 +63,7 @@ impl Service {
                 Some(tls) => self.talk(&conn, Shared::new(Box::pin(tls.accept(socket)).await?)).await,
             }
         };
-        if let Some(Err(error)) = conn.until_end(|| asked.acknowledged(), work).await {
+        if let Some(Err(error)) = conn.until_end(|| asked.progress(), work).await {
             tracing::debug!(target: "relay", %error, "connection lost");
         }
     }

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use relay_proto::Progress;
 use relay_proto::host::net;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -20,9 +21,9 @@ impl<S> Shared<S> {
 }
 
 impl<S: AsFd> Shared<S> {
-    /// How many bytes the peer has acknowledged (rule S5).
-    pub(crate) fn acknowledged(&self) -> u64 {
-        net::acknowledged(&*self.0.borrow())
+    /// How far what was written has come (rule S5).
+    pub(crate) fn progress(&self) -> Progress {
+        net::progress(&*self.0.borrow())
     }
 }
 
