@@ -163,14 +163,19 @@ mod tests {
         let lines = lines(|| notices(false)(LEFT));
         assert_eq!(
             lines,
-            [r#" INFO relay: left conn=0.0 room="a\nb\u{1b}[2J" peer="p\u{2028}q" by="peer" code=1000 reason="""#]
+            [
+                r#" INFO relay: left conn=0.0 room="a\nb\u{1b}[2J" peer="p\u{2028}q" by="peer" code=1000 reason="""#
+            ]
         );
     }
 
     #[test]
     fn addresses_are_logged_only_if_wanted() {
         let refused = Notice::Refused { ip: [192, 0, 2, 1].into(), refusal: Refusal::NotFound };
-        assert_eq!(lines(|| notices(true)(refused)), [r#" INFO relay: refused ip=192.0.2.1 code="not_found""#]);
+        assert_eq!(
+            lines(|| notices(true)(refused)),
+            [r#" INFO relay: refused ip=192.0.2.1 code="not_found""#]
+        );
         assert_eq!(lines(|| notices(false)(refused)), [r#" INFO relay: refused code="not_found""#]);
     }
 

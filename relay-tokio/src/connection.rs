@@ -216,7 +216,11 @@ async fn write(conn: &Connection, mut stream: impl AsyncWrite + Unpin) -> io::Re
 struct Inbound<S>(Shared<S>);
 
 impl<S: AsyncRead + Unpin> AsyncRead for Inbound<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, into)
     }
 }

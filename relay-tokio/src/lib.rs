@@ -31,5 +31,7 @@ pub fn spawn_on(settings: Settings, listeners: Vec<TcpListener>) -> Result<Runni
         let tls = tls.clone();
         move || tls.iter().for_each(Tls::reload)
     };
-    Running::start(addr, reload, move |control, ready| server::run(&settings, listeners, tls, &control, ready))
+    Running::start(addr, reload, move |control, ready| {
+        server::run(&settings, listeners, tls, &control, ready)
+    })
 }

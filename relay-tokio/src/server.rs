@@ -22,7 +22,8 @@ pub(crate) fn run(
     control: &Control,
     ready: Ready,
 ) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
+    let runtime =
+        Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let hub = new_hub(settings)?;
         let service = Rc::new(Service::new(hub.clone(), tls.clone(), &settings.relay));

@@ -14,7 +14,9 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, SignatureScheme, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, SignatureScheme, StreamOwned,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 pub(crate) use tokio_rustls::server::TlsStream;
@@ -40,7 +42,10 @@ impl Tls {
     }
 
     /// The server's side of a handshake.
-    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<TlsStream<S>> {
+    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> io::Result<TlsStream<S>> {
         self.acceptor.accept(stream).await
     }
 
@@ -55,7 +60,10 @@ impl Tls {
 
 /// Checks that certificate and key belong together.
 fn certified(pem: Pem) -> Result<CertifiedKey, String> {
-    CertifiedKey::from_der(pem.chain, pem.key, &default_provider()).map_err(|error| error.to_string())
+    CertifiedKey::from_der(pem.chain, pem.key, &default_provider()).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => "the key is not the certificate's".into(),
+        other => other.to_string(),
+    })
 }
 
 #[derive(Debug)]

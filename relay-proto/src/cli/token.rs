@@ -196,7 +196,8 @@ mod tests {
     #[test]
     fn a_host_gets_the_whole_url() {
         let key = SigningKey::from_bytes(&[7; 32]);
-        let args = ["--key=k", "--room=a b&c", "--peer=h", "--host", "--expires=never", "--url=ws://[::1]:1/ws"];
+        let args =
+            ["--key=k", "--room=a b&c", "--peer=h", "--host", "--expires=never", "--url=ws://[::1]:1/ws"];
         let url = wish(&args).unwrap().grant(&key, Duration::ZERO);
         assert!(url.starts_with("ws://[::1]:1/ws?room=a%20b%26c&token=ey"), "{url}");
         assert!(url.ends_with(&format!("&pubkey={}", encode_key(&key.verifying_key()))), "{url}");
@@ -206,8 +207,7 @@ mod tests {
     fn a_bound_room_carries_the_key() {
         let key = SigningKey::from_bytes(&[7; 32]);
         let wish = wish(&["--key=k", "--room=lobby", "--peer=h", "--host", "--bind-room"]).unwrap();
-        let claims =
-            verify(&wish.grant(&key, Duration::ZERO), &key.verifying_key(), Duration::ZERO).unwrap();
+        let claims = verify(&wish.grant(&key, Duration::ZERO), &key.verifying_key(), Duration::ZERO).unwrap();
         assert_eq!(claims.room_id, bound_room_id(&key.verifying_key(), "lobby"));
     }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use std::vec::Vec;
 
 use nix::errno::Errno;
-#[cfg(target_os = "linux")]
-use nix::{getsockopt_impl, libc, sockopt_impl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::getsockopt;
+#[cfg(target_os = "linux")]
+use nix::{getsockopt_impl, libc, sockopt_impl};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::running::StartError;
@@ -26,6 +26,9 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is read from a socket at a time. It stays with each connection, idle or not, so it is small.
 pub const READ_BUFFER_BYTES: usize = 4096;
+
+/// How many chunks go into one vectored write; as many as tokio gives it.
+pub const SLICES_PER_WRITE: usize = 64;
 
 /// How long written bytes may stay unacknowledged before the kernel gives up on the peer, even where the
 /// relay was told not to (`RELAY_PONG_TIMEOUT=0`). By default it would take a quarter of an hour.

@@ -189,8 +189,12 @@ impl StartError {
     /// An address that cannot be listened on.
     pub(super) fn occupied(address: SocketAddr, error: &io::Error) -> Self {
         let remedy = match error.kind() {
-            io::ErrorKind::AddrInUse => "stop the process that listens there, or set RELAY_ADDR to another port",
-            io::ErrorKind::PermissionDenied => "set RELAY_ADDR to a port above 1023, or grant CAP_NET_BIND_SERVICE",
+            io::ErrorKind::AddrInUse => {
+                "stop the process that listens there, or set RELAY_ADDR to another port"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "set RELAY_ADDR to a port above 1023, or grant CAP_NET_BIND_SERVICE"
+            }
             _ => "set RELAY_ADDR to an address of this machine",
         };
         Self(format!("cannot listen on {address}: {error}; {remedy}"))
