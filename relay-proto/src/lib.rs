@@ -20,6 +20,8 @@ pub mod http;
 pub mod hub;
 mod keepalive;
 mod ledger;
+#[cfg(feature = "std")]
+pub mod metrics;
 mod outbox;
 mod refusal;
 mod relay;
