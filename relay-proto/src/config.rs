@@ -317,6 +317,9 @@ pub const AUTO: usize = usize::MAX - 1;
 /// No time-out needs more than a hundred years, and none overflows a clock.
 const MAX_SECONDS: f64 = 3_155_760_000.0;
 
+/// A time that is rounded to nothing would be due again at once, for ever.
+const MIN_TIME: Duration = Duration::from_millis(1);
+
 /// A drain that takes longer than a day is a mistake.
 const MAX_DRAIN: Duration = Duration::from_secs(86_400);
 
@@ -339,7 +342,7 @@ fn rate(text: &str) -> Option<Option<u32>> {
 fn seconds(text: &str) -> Option<Option<Duration>> {
     let digits_only = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let seconds: f64 = digits_only.then(|| text.parse().ok())??;
-    (seconds <= MAX_SECONDS).then(|| (seconds > 0.0).then(|| Duration::from_secs_f64(seconds)))
+    (seconds <= MAX_SECONDS).then(|| (seconds > 0.0).then(|| Duration::from_secs_f64(seconds).max(MIN_TIME)))
 }
 
 #[allow(clippy::option_option)] // unreadable, none, some
