@@ -134,12 +134,10 @@ impl Metric {
                 self.describe(encoder, MetricType::Info)?.encode_info(&self.pairs(&labels))
             }
             Read::Gauge(read) => {
-                self.encode_each(encoder, MetricType::Gauge, &read(snapshot), MetricEncoder::encode_gauge)
+                self.encode_each(encoder, MetricType::Gauge, &read(snapshot), Number::encode_gauge)
             }
             Read::Counter(read) => {
-                self.encode_each(encoder, MetricType::Counter, &read(snapshot), |series, n| {
-                    series.encode_counter::<NoLabelSet, _, u64>(n, None)
-                })
+                self.encode_each(encoder, MetricType::Counter, &read(snapshot), Number::encode_counter)
             }
             Read::Histogram(read) => {
                 self.encode_each(encoder, MetricType::Histogram, &read(snapshot), Distribution::encode)
@@ -411,6 +409,16 @@ fn expiry(unix_seconds: Option<i64>) -> Number {
 enum Number {
     Whole(u64),
     Real(f64),
+}
+
+impl Number {
+    fn encode_gauge(series: &mut MetricEncoder<'_>, number: &Self) -> fmt::Result {
+        series.encode_gauge(number)
+    }
+
+    fn encode_counter(series: &mut MetricEncoder<'_>, number: &Self) -> fmt::Result {
+        series.encode_counter::<NoLabelSet, _, u64>(number, None)
+    }
 }
 
 impl From<u64> for Number {
