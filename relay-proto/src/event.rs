@@ -84,9 +84,8 @@ pub enum Event<'a> {
     Acked {
         /// The connection.
         conn: ConnId,
-        /// How many bytes the peer has acknowledged since the connection began, or any other number that
-        /// grows when bytes have moved towards it.
-        total: u64,
+        /// What the kernel knows.
+        progress: Progress,
     },
     /// The socket is gone, whoever ended it.
     Disconnect {
@@ -97,6 +96,16 @@ pub enum Event<'a> {
     Tick,
     /// Stop in good order (rule D1).
     Drain,
+}
+
+/// How far the bytes of a connection have come, as its kernel knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that the peer has acknowledged since the connection began, or any other number that grows when
+    /// bytes have moved towards it.
+    pub acked: u64,
+    /// Bytes that the kernel holds and the peer has not acknowledged.
+    pub waiting: u64,
 }
 
 /// What a peer can do wrong before the machine sees a message.

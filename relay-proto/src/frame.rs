@@ -1,8 +1,9 @@
 //! Frames from the relay to a client (RFC 6455 section 5.2): unmasked, never fragmented, and the same bytes
 //! for every receiver, so each is encoded once.
 
+use alloc::collections::VecDeque;
+#[cfg(test)]
 use alloc::vec::Vec;
-use core::mem;
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -85,6 +86,11 @@ impl Frame {
         self.head.len() + self.tail.len()
     }
 
+    /// The payload alone, in bytes.
+    pub fn payload_len(&self) -> usize {
+        self.len() - usize::from(self.header_len)
+    }
+
     /// Never: a frame has a header.
     pub fn is_empty(&self) -> bool {
         false
@@ -105,45 +111,37 @@ fn small(len: usize) -> usize {
 pub struct Batch {
     /// The chunk being written; a batch of one small frame needs no allocation.
     first: Bytes,
-    /// Those behind it, last one first.
-    rest: Vec<Bytes>,
+    rest: VecDeque<Bytes>,
     remaining: usize,
 }
 
 impl Batch {
     /// One chunk of bytes that are encoded already.
     pub fn single(bytes: Bytes) -> Self {
-        Self { remaining: bytes.len(), first: bytes, rest: Vec::new() }
+        Self { remaining: bytes.len(), first: bytes, rest: VecDeque::new() }
     }
 
-    /// Gathers frames, in the order in which they leave.
-    pub fn gather(frames: impl IntoIterator<Item = Frame>) -> Self {
-        let mut batch = Self::default();
-        for frame in frames {
-            batch.push(frame.head);
-            batch.push(frame.tail);
-        }
-        batch.rest.reverse();
-        batch
+    /// Puts a frame behind the others.
+    pub fn append(&mut self, frame: &Frame) {
+        self.push(&frame.head);
+        self.push(&frame.tail);
     }
 
-    fn push(&mut self, chunk: Bytes) {
+    fn push(&mut self, chunk: &Bytes) {
         self.remaining += chunk.len();
         if self.first.is_empty() {
-            self.first = chunk;
+            self.first = chunk.clone();
         } else if !chunk.is_empty() {
-            self.rest.push(chunk);
+            self.rest.push_back(chunk.clone());
         }
-    }
-
-    fn chunks(&self) -> impl Iterator<Item = &Bytes> {
-        core::iter::once(&self.first).chain(self.rest.iter().rev())
     }
 }
 
 impl From<Frame> for Batch {
     fn from(frame: Frame) -> Self {
-        Self::gather([frame])
+        let mut batch = Self::default();
+        batch.append(&frame);
+        batch
     }
 }
 
@@ -161,28 +159,78 @@ impl Buf for Batch {
         self.remaining -= count;
         while count >= self.first.len() && !self.first.is_empty() {
             count -= self.first.len();
-            self.first = self.rest.pop().unwrap_or_default();
+            self.first = self.rest.pop_front().unwrap_or_default();
         }
         self.first.advance(count);
     }
 
     #[cfg(feature = "std")]
     fn chunks_vectored<'a>(&'a self, into: &mut [std::io::IoSlice<'a>]) -> usize {
+        let chunks = core::iter::once(&self.first).chain(&self.rest).filter(|chunk| !chunk.is_empty());
         let mut filled = 0;
-        for (slot, chunk) in into.iter_mut().zip(self.chunks().filter(|chunk| !chunk.is_empty())) {
+        for (slot, chunk) in into.iter_mut().zip(chunks) {
             *slot = std::io::IoSlice::new(chunk);
             filled += 1;
         }
         filled
     }
+}
 
-    fn copy_to_bytes(&mut self, len: usize) -> Bytes {
-        if len == self.first.len() && self.rest.is_empty() {
-            self.remaining = 0;
-            return mem::take(&mut self.first);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of(mut batch: Batch) -> Vec<u8> {
+        let mut bytes = alloc::vec![0; batch.remaining()];
+        batch.copy_to_slice(&mut bytes);
+        assert_eq!(batch, Batch::default());
+        bytes
+    }
+
+    #[test]
+    fn lengths_are_encoded_as_rfc_6455_section_5_2_says() {
+        for (len, header) in [
+            (0, &[0x82, 0][..]),
+            (125, &[0x82, 125]),
+            (126, &[0x82, 126, 0, 126]),
+            (65_535, &[0x82, 126, 0xFF, 0xFF]),
+            (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let payload = Bytes::from(alloc::vec![7; len]);
+            let frame = Frame::encode(Opcode::Binary, payload.clone());
+            assert_eq!(frame.payload(), payload);
+            assert_eq!(frame.len(), header.len() + len);
+            let encoded = bytes_of(frame.into());
+            assert_eq!(&encoded[..header.len()], header);
+            assert_eq!(&encoded[header.len()..], payload);
         }
-        let mut copy = BytesMut::with_capacity(len);
-        bytes::BufMut::put(&mut copy, self.take(len));
-        copy.freeze()
+    }
+
+    #[test]
+    fn a_batch_is_its_frames_however_it_is_consumed() {
+        let frames = [0, 10, 5000, 1].map(|len| Frame::encode(Opcode::Binary, alloc::vec![7; len].into()));
+        let mut batch = Batch::default();
+        for frame in &frames {
+            batch.append(frame);
+        }
+        let whole = bytes_of(batch.clone());
+        for step in [1, 2, 3, 4999, 5000] {
+            let mut batch = batch.clone();
+            let mut seen = Vec::new();
+            while batch.has_remaining() {
+                let part = batch.chunk()[..step.min(batch.chunk().len())].to_vec();
+                batch.advance(part.len());
+                seen.extend(part);
+            }
+            assert_eq!(seen, whole);
+        }
+        batch.advance(whole.len());
+        assert!(!batch.has_remaining());
+    }
+
+    #[test]
+    fn a_close_frame_without_a_code_is_empty() {
+        assert_eq!(bytes_of(Frame::close(None, "ignored").into()), [0x88, 0]);
+        assert_eq!(bytes_of(Frame::close(Some(1012), "restart").into()), b"\x88\x09\x03\xf4restart");
     }
 }

@@ -7,6 +7,7 @@ use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt::Write as _;
 
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
@@ -144,8 +145,11 @@ impl<'a> Request<'a> {
     /// Rules H7 and H9, and RFC 9112 section 3.2: one `Host`, no body. `Err` is the refusal.
     pub(crate) fn judge(&self, route: Route) -> Result<(), Refusal> {
         let hosts = self.values("Host").count();
-        let body = self.values("Content-Length").any(|value| value.iter().any(|digit| *digit != b'0'));
-        if body || self.values("Transfer-Encoding").next().is_some() || hosts > 1 {
+        let no_body = |length: &[u8]| !length.is_empty() && length.iter().all(|digit| *digit == b'0');
+        if !self.values("Content-Length").all(no_body)
+            || self.values("Transfer-Encoding").next().is_some()
+            || hosts > 1
+        {
             return Err(Refusal::BadRequest);
         }
         if hosts == 0 && self.version > 0 {
@@ -282,7 +286,7 @@ impl Response {
             _ => String::new(),
         };
         if let Some(seconds) = retry_after {
-            fields.push_str(&format!("Retry-After: {seconds}\r\n"));
+            let _ = write!(fields, "Retry-After: {seconds}\r\n");
         }
         let (what, reason) = refusal.text();
         let (media_type, body) = match form {

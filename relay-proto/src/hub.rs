@@ -26,7 +26,7 @@ use std::vec::Vec;
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::event::{Action, ConnId, Event, Fault, Notice, Sink};
+use crate::event::{Action, ConnId, Event, Fault, Notice, Progress, Sink};
 use crate::frame::{Batch, Frame};
 use crate::http::Request;
 use crate::relay::Relay;
@@ -240,9 +240,13 @@ impl Connection {
         .await;
     }
 
-    /// Runs `work` until it is done or the connection has ended. `acked` answers the machine's question how
-    /// many bytes the peer has acknowledged.
-    pub async fn until_end<T>(&self, acked: impl Fn() -> u64, work: impl Future<Output = T>) -> Option<T> {
+    /// Runs `work` until it is done or the connection has ended. `progress` answers the machine's
+    /// question how far the bytes have come.
+    pub async fn until_end<T>(
+        &self,
+        progress: impl Fn() -> Progress,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
         let mut work = pin!(work);
         poll_fn(|cx| {
             let Some(probed) = self.desk(|desk| {
@@ -252,7 +256,7 @@ impl Connection {
                 return Poll::Ready(None);
             };
             if probed {
-                self.hub.handle(Event::Acked { conn: self.id, total: acked() });
+                self.hub.handle(Event::Acked { conn: self.id, progress: progress() });
             }
             let done = work.as_mut().poll(cx).map(Some);
             // The work itself may have led to the end.

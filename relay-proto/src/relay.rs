@@ -1,37 +1,203 @@
-//! stub
-use crate::{config::Config, event::*, stats::Stats, time::Now};
+//! The machine itself: what it holds, and where each event goes. How each is handled stands in the files
+//! beside it, one subject each: [`admit`](crate::admit), [`deliver`](crate::deliver),
+//! [`depart`](crate::depart), [`keepalive`](crate::keepalive), [`drain`](crate::drain).
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use core::net::IpAddr;
 use core::time::Duration;
-/// The relay.
+
+use crate::config::Config;
+use crate::connection::{Connection, Intake, Phase, Pulse};
+use crate::drain::Drain;
+use crate::event::{ConnId, Event, Notice, Sink};
+use crate::gate::{Gate, Origin};
+use crate::ledger::Ledger;
+use crate::outbox::Outbox;
+use crate::refusal::Refusal;
+use crate::rng::Rng;
+use crate::room::Rooms;
+use crate::slab::Slab;
+use crate::stats::Stats;
+use crate::time::Now;
+use crate::timers::{Key, Timers, Wake};
+
+/// One relay: rooms, connections, what waits for them, and when to look again.
+///
+/// # Contract
+///
+/// 1. When [`handle`](Self::handle) returns, nothing is pending inside but timers: whoever has carried out
+///    the actions and sleeps until [`next_deadline`](Self::next_deadline) has forgotten nothing.
+/// 2. No input of a peer makes `handle` panic or fail. What an adapter does wrong is a
+///    [`Notice::Misuse`] and otherwise without effect.
+/// 3. The same configuration, seed, events and times give the same actions, byte for byte, on every machine
+///    and in every process.
+/// 4. Work per event is bounded by the size of the room (and by the logarithm of how much there is
+///    otherwise). A connection has one timer, and traffic does not move it.
+/// 5. A `now.monotonic` that goes back is clamped; `now.unix` may jump. Only the times of tokens and the `ts`
+///    of a leave notice read it.
+/// 6. At most one [`Action`](crate::Action) that asks for a write is outstanding per connection, until its
+///    [`Event::Sent`].
+/// 7. A member is in its room when its [`Action::Upgrade`](crate::Action::Upgrade) is emitted; what is for it
+///    waits until the 101 is written (rule R5).
+#[derive(Debug)]
 pub struct Relay {
-    stats: Stats,
+    pub(crate) config: Config,
+    pub(crate) now: Now,
+    pub(crate) connections: Slab<Connection>,
+    pub(crate) rooms: Rooms,
+    pub(crate) ledger: Ledger,
+    pub(crate) gate: Gate,
+    pub(crate) timers: Timers,
+    /// Receivers by what they hold, in steps; those that hold little are not in it (rule S4).
+    pub(crate) heaviest: BTreeSet<(usize, u32)>,
+    /// Receivers that turned out too slow while a message was being distributed.
+    pub(crate) too_slow: Vec<u32>,
+    pub(crate) drain: Drain,
+    pub(crate) rng: Rng,
 }
-/// Why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Wake {
-    /// x
-    Handshake,
-}
+
 impl Relay {
-    /// new
+    /// An empty relay. `seed` is all the randomness it will ever have.
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
-        let _ = (config, seed);
-        Self { stats: Stats {} }
+        Self {
+            config,
+            now: Now::default(),
+            connections: Slab::new(),
+            rooms: Rooms::new(),
+            ledger: Ledger::new(),
+            gate: Gate::new(),
+            timers: Timers::new(),
+            heaviest: BTreeSet::new(),
+            too_slow: Vec::new(),
+            drain: Drain::new(),
+            rng: Rng::new(seed),
+        }
     }
-    /// open
-    pub fn open(&mut self, now: Now, ip: core::net::IpAddr, sink: &mut impl Sink) -> Option<ConnId> {
-        let _ = (now, ip, sink);
-        None
+
+    /// A socket was accepted from this address. The only place where ids are made. `None`: it is one too
+    /// many, to be closed at once.
+    #[must_use = "a connection that nobody knows would never end"]
+    pub fn open(&mut self, now: Now, ip: IpAddr, sink: &mut impl Sink) -> Option<ConnId> {
+        self.advance(now);
+        let ip = ip.to_canonical();
+        // A proxy's sockets belong to many clients: they are counted when the head tells for whom.
+        let proxied = self.config.trusted_proxies.iter().any(|network| network.contains(&ip));
+        let counted = (!proxied).then(|| Origin::of(ip));
+        let room = self.drain.accepts()
+            && self.gate.enter(&self.config)
+            && counted.is_none_or(|origin| {
+                let free = self.gate.enter_from(origin, &self.config);
+                if !free {
+                    self.gate.leave(None);
+                }
+                free
+            });
+        if !room {
+            self.ledger.stats.refused[Refusal::TooManyConnections.index()] += 1;
+            sink.notice(Notice::Refused { ip, refusal: Refusal::TooManyConnections });
+            return None;
+        }
+        let until = self.config.handshake_timeout.map(|timeout| self.now.monotonic + timeout);
+        let (slot, generation) = self.connections.insert(Connection {
+            ip,
+            counted,
+            phase: Phase::Handshake { until },
+            outbox: Outbox::default(),
+            pulse: Pulse::default(),
+            intake: Intake::default(),
+            armed: None,
+            flush: None,
+            weight: 0,
+        });
+        self.ledger.stats.connections += 1;
+        self.arm(slot);
+        Some(ConnId { slot, generation })
     }
-    /// handle
+
+    /// Takes one event and emits what follows from it.
     pub fn handle(&mut self, now: Now, event: Event<'_>, sink: &mut impl Sink) {
-        let _ = (now, event, sink);
+        self.advance(now);
+        match event {
+            Event::Connect { conn, request } => self.with(conn, |relay, slot| {
+                relay.connect(slot, request, sink);
+            }),
+            Event::Message { conn, payload } => self.with(conn, |relay, slot| {
+                relay.message(slot, payload, sink);
+            }),
+            Event::Ping { conn, payload } => self.with(conn, |relay, slot| relay.pinged(slot, payload, sink)),
+            Event::Pong { conn } => self.with(conn, |relay, slot| relay.ponged(slot, sink)),
+            Event::PeerClose { conn, code } => self.with(conn, |relay, slot| {
+                relay.peer_closed(slot, code, sink);
+            }),
+            Event::Fault { conn, fault } => self.with(conn, |relay, slot| relay.fault(slot, fault, sink)),
+            Event::Sent { conn } => self.with(conn, |relay, slot| relay.sent(slot, sink)),
+            Event::Acked { conn, progress } => self.with(conn, |relay, slot| {
+                relay.acked(slot, progress, sink);
+            }),
+            Event::Disconnect { conn } => self.with(conn, |relay, slot| relay.disconnected(slot, sink)),
+            Event::Tick => self.tick(sink),
+            Event::Drain => self.start_drain(sink),
+        }
+        self.close_the_slow(sink);
+        self.exit_when_done(sink);
     }
-    /// next
+
+    /// When to send the next [`Event::Tick`] at the latest, and why.
     pub fn next_deadline(&self) -> Option<(Duration, Wake)> {
-        None
+        self.timers.next()
     }
-    /// stats
+
+    /// What has been counted.
     pub fn stats(&self) -> &Stats {
-        &self.stats
+        &self.ledger.stats
+    }
+
+    /// Contract 5.
+    fn advance(&mut self, now: Now) {
+        self.now = Now { monotonic: now.monotonic.max(self.now.monotonic), unix: now.unix };
+    }
+
+    /// A late event for a connection that has ended is ignored.
+    fn with(&mut self, conn: ConnId, work: impl FnOnce(&mut Self, u32)) {
+        if self.connections.lives(conn.slot, conn.generation) {
+            work(self, conn.slot);
+        }
+    }
+
+    pub(crate) fn id(&self, slot: u32) -> ConnId {
+        ConnId { slot, generation: self.connections.generation(slot) }
+    }
+
+    pub(crate) fn misuse(what: &'static str, sink: &mut impl Sink) {
+        sink.notice(Notice::Misuse { what });
+    }
+
+    /// Sets the one timer of a connection. Only needed when its deadline may have come nearer.
+    pub(crate) fn arm(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot];
+        let deadline = connection.deadline(connection.silence_deadline(&self.config));
+        self.timers.set(Key::Connection(slot), &mut connection.armed, deadline);
+    }
+
+    fn tick(&mut self, sink: &mut impl Sink) {
+        while let Some(key) = self.timers.pop_due(self.now.monotonic) {
+            match key {
+                Key::Connection(slot) => {
+                    self.connections[slot].armed = None;
+                    self.connection_due(slot, sink);
+                }
+                Key::Flush(slot) => {
+                    self.connections[slot].flush = None;
+                    self.flush(slot, sink);
+                    self.write_close(slot, sink);
+                }
+                Key::Room(room) => {
+                    self.rooms[room].armed = None;
+                    self.room_due(room, sink);
+                }
+                Key::Drain => self.drain_due(sink),
+            }
+        }
     }
 }

@@ -1,4 +1,156 @@
-//! stub
-/// Stats
-#[derive(Debug)]
-pub struct Stats {}
+//! What is counted: plain numbers that an adapter renders. No room, peer, address or key is in them.
+
+use alloc::collections::BTreeMap;
+
+use crate::envelope::Lane;
+use crate::event::Initiator;
+use crate::refusal::Refusal;
+
+/// Messages and their payload bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+impl Flow {
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes as u64;
+    }
+
+    pub(crate) fn sub(&mut self, bytes: usize) {
+        self.messages -= 1;
+        self.bytes -= bytes as u64;
+    }
+}
+
+/// Why a message that waited was let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DropReason {
+    /// Voice: more than `RELAY_VOICE_QUEUE` waited (rule S2).
+    QueueFull,
+    /// Voice: older than `RELAY_VOICE_MAX_AGE_MS` (rule S2).
+    Stale,
+    /// Its receiver was closed for being slow (rules S3, S4).
+    SlowConsumer,
+    /// Its receiver left, or was closed for another reason.
+    Gone,
+}
+
+impl DropReason {
+    /// Every reason.
+    pub const ALL: [DropReason; 4] =
+        [DropReason::QueueFull, DropReason::Stale, DropReason::SlowConsumer, DropReason::Gone];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DropReason::QueueFull => "queue_full",
+            DropReason::Stale => "stale",
+            DropReason::SlowConsumer => "slow_consumer",
+            DropReason::Gone => "gone",
+        }
+    }
+}
+
+/// The account of one lane. Always: `enqueued = delivered + dropped + waiting`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneStats {
+    /// Came in from clients.
+    pub received: Flow,
+    /// Put into an outbox: each message once per receiver.
+    pub enqueued: Flow,
+    /// Reached the kernel.
+    pub delivered: Flow,
+    /// Let go, by [`DropReason`].
+    pub dropped: [Flow; DropReason::ALL.len()],
+    /// In an outbox or being written.
+    pub waiting: Flow,
+    /// Time from the outbox to the adapter, in microseconds.
+    pub waited: Histogram,
+}
+
+/// Counts of values up to each of its bounds, with everything above in the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// One more than there are bounds; not cumulative.
+    pub counts: [u64; Histogram::MAX_BOUNDS + 1],
+    /// The sum of all values.
+    pub sum: u64,
+}
+
+impl Histogram {
+    const MAX_BOUNDS: usize = 12;
+
+    /// Members reached by one message.
+    pub const FAN_OUT: &'static [u64] = &[0, 1, 2, 4, 8, 16, 32, 64, 128];
+    /// Bytes.
+    pub const SIZE: &'static [u64] =
+        &[64, 128, 256, 512, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576, 16_777_216];
+    /// Microseconds.
+    pub const WAIT: &'static [u64] =
+        &[100, 500, 1000, 2000, 5000, 10_000, 25_000, 50_000, 100_000, 400_000, 2_000_000, 10_000_000];
+
+    pub(crate) fn observe(&mut self, bounds: &[u64], value: u64) {
+        let bucket = bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len());
+        self.counts[bucket] += 1;
+        self.sum = self.sum.saturating_add(value);
+    }
+
+    /// How many values were seen.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+/// Every counter of one relay.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Sockets, from accept to close.
+    pub connections: u64,
+    /// Members that are hosts.
+    pub hosts: u64,
+    /// Members that are guests.
+    pub guests: u64,
+    /// Live rooms.
+    pub rooms: u64,
+    /// Upgrades.
+    pub accepted: u64,
+    /// By the position of their code in [`Refusal::CODES`].
+    pub refused: [u64; Refusal::CODES.len()],
+    /// Members that left, by who ended it and the close code; a code outside of
+    /// [`Stats::CLOSE_CODES`] counts as 0.
+    pub disconnects: BTreeMap<(Initiator, u16), u64>,
+    /// By [`Lane`].
+    pub lanes: [LaneStats; Lane::ALL.len()],
+    /// Receivers that were closed for being slow.
+    pub slow_consumers: u64,
+    /// Times that a sender was made to wait by its receive limit.
+    pub paused: u64,
+    /// Receivers per message.
+    pub fan_out: Histogram,
+    /// Payload bytes per message.
+    pub message_size: Histogram,
+    /// From ping to pong, in microseconds.
+    pub ping_round_trip: Histogram,
+}
+
+impl Stats {
+    /// The close codes that are told apart: what the relay sends, what clients commonly send, and 1006 for
+    /// an end without a close frame.
+    pub const CLOSE_CODES: [u16; 12] =
+        [1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013];
+
+    /// The account of a lane.
+    pub fn lane(&self, lane: Lane) -> &LaneStats {
+        &self.lanes[lane as usize]
+    }
+
+    pub(crate) fn disconnected(&mut self, initiator: Initiator, code: u16) {
+        let code = if Self::CLOSE_CODES.contains(&code) { code } else { 0 };
+        *self.disconnects.entry((initiator, code)).or_default() += 1;
+    }
+}

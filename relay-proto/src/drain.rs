@@ -1,0 +1,141 @@
+//! Stopping in good order (rule D1): running, draining, closing, done.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::connection::Phase;
+use crate::depart::Departure;
+use crate::event::{Action, Notice, Sink};
+use crate::relay::Relay;
+use crate::timers::{Key, Wake};
+
+/// How long what waits for a member of a drained room may take to be written.
+pub(crate) const FLUSH: Duration = Duration::from_millis(3500);
+
+/// How long to wait for the peer's end once the close frame is written.
+pub(crate) const ECHO: Duration = Duration::from_secs(1);
+
+/// When everything that still lives is dropped, counted from the end of the window.
+const CUT: Duration = Duration::from_millis(4800);
+
+#[derive(Debug)]
+pub(crate) struct Drain {
+    stage: Stage,
+    armed: Option<Duration>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Running,
+    /// Rooms are closed one after the other. Those that remain, last one first, each by index and generation.
+    Draining {
+        rooms: Vec<(u32, u32)>,
+        total: u32,
+        started: Duration,
+    },
+    /// All rooms are closed; connections come to their end.
+    Closing {
+        until: Duration,
+    },
+    Done,
+}
+
+impl Drain {
+    pub(crate) const fn new() -> Self {
+        Self { stage: Stage::Running, armed: None }
+    }
+
+    pub(crate) fn opens_rooms(&self) -> bool {
+        matches!(self.stage, Stage::Running)
+    }
+
+    pub(crate) fn accepts(&self) -> bool {
+        matches!(self.stage, Stage::Running | Stage::Draining { .. })
+    }
+}
+
+impl Relay {
+    /// Fixes the order in which rooms will be closed: a random one, so that the clients of one host do not
+    /// all come back at the same moment.
+    pub(crate) fn start_drain(&mut self, sink: &mut impl Sink) {
+        let Stage::Running = self.drain.stage else { return };
+        let mut rooms: Vec<_> = self.rooms.names().collect();
+        self.rng.shuffle(&mut rooms);
+        sink.notice(Notice::Draining { rooms: rooms.len() });
+        let total = u32::try_from(rooms.len()).unwrap_or(u32::MAX).max(1);
+        self.drain.stage = Stage::Draining { rooms, total, started: self.now.monotonic };
+        self.drain_due(sink);
+    }
+
+    /// Closes the rooms whose turn has come.
+    pub(crate) fn drain_due(&mut self, sink: &mut impl Sink) {
+        let now = self.now.monotonic;
+        self.timers.set(Key::Drain, &mut self.drain.armed, None);
+        loop {
+            match &mut self.drain.stage {
+                Stage::Draining { rooms, total, started } => {
+                    let Some(&(index, generation)) = rooms.last() else {
+                        let until = *started + self.config.drain + CUT;
+                        self.begin_closing(until, sink);
+                        continue;
+                    };
+                    let turn = *total - u32::try_from(rooms.len()).unwrap_or(*total);
+                    let due = *started + self.config.drain * turn / *total;
+                    if due > now {
+                        return self.timers.set(Key::Drain, &mut self.drain.armed, Some((due, Wake::Drain)));
+                    }
+                    rooms.pop();
+                    if self.rooms.lives(index, generation) {
+                        self.close_room(index, Departure::Restart, sink);
+                    }
+                }
+                Stage::Closing { until } => {
+                    let until = *until;
+                    if until > now {
+                        return self.timers.set(
+                            Key::Drain,
+                            &mut self.drain.armed,
+                            Some((until, Wake::Drain)),
+                        );
+                    }
+                    self.abort_all(|_| true, sink);
+                    return;
+                }
+                Stage::Running | Stage::Done => return,
+            }
+        }
+    }
+
+    /// Rule H8: when a host may hope for a relay again.
+    pub(crate) fn drain_retry(&self) -> Duration {
+        match &self.drain.stage {
+            Stage::Draining { started, .. } => {
+                (*started + self.config.drain).saturating_sub(self.now.monotonic)
+            }
+            Stage::Running | Stage::Closing { .. } | Stage::Done => Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn exit_when_done(&mut self, sink: &mut impl Sink) {
+        if matches!(self.drain.stage, Stage::Closing { .. }) && self.connections.len() == 0 {
+            self.drain.stage = Stage::Done;
+            self.timers.set(Key::Drain, &mut self.drain.armed, None);
+            sink.action(Action::Exit);
+        }
+    }
+
+    /// Whoever has asked for nothing yet is not waited for.
+    fn begin_closing(&mut self, until: Duration, sink: &mut impl Sink) {
+        self.drain.stage = Stage::Closing { until };
+        self.abort_all(|phase| matches!(phase, Phase::Handshake { .. }), sink);
+    }
+
+    fn abort_all(&mut self, which: impl Fn(&Phase) -> bool, sink: &mut impl Sink) {
+        let all: Vec<u32> = self.connections.indexes().collect();
+        for slot in all {
+            if which(&self.connections[slot].phase) {
+                self.abort(slot, sink);
+            }
+        }
+    }
+}
