@@ -28,6 +28,11 @@ pub trait Host {
     fn encrypted(&self) -> bool {
         false
     }
+
+    /// Opens a connection without the encryption that [`dial`](Self::dial) would put on top.
+    fn dial_beneath_tls(&self) -> Box<dyn Link> {
+        self.dial()
+    }
 }
 
 /// A hand on the switch of a relay.

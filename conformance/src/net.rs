@@ -44,6 +44,14 @@ impl Sockets {
         self.pace = pace;
         self
     }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address)
+            .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.address));
+        stream.set_nodelay(true).expect("a socket takes TCP_NODELAY");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a socket takes a time-out");
+        stream
+    }
 }
 
 impl Host for Sockets {
@@ -51,10 +59,7 @@ impl Host for Sockets {
         if !self.pace.is_zero() {
             self.pass(self.pace);
         }
-        let stream = TcpStream::connect(self.address)
-            .unwrap_or_else(|error| panic!("cannot connect to {}: {error}", self.address));
-        stream.set_nodelay(true).expect("a socket takes TCP_NODELAY");
-        stream.set_write_timeout(Some(PATIENCE)).expect("a socket takes a time-out");
+        let stream = self.connect();
         match &self.tls {
             None => Box::new(Wire { stream }),
             Some(Tls { config, name }) => {
@@ -81,6 +86,10 @@ impl Host for Sockets {
 
     fn encrypted(&self) -> bool {
         self.tls.is_some()
+    }
+
+    fn dial_beneath_tls(&self) -> Box<dyn Link> {
+        Box::new(Wire { stream: self.connect() })
     }
 }
 
@@ -120,6 +129,10 @@ impl<S: Switch> Host for Local<S> {
 
     fn encrypted(&self) -> bool {
         self.sockets.encrypted()
+    }
+
+    fn dial_beneath_tls(&self) -> Box<dyn Link> {
+        self.sockets.dial_beneath_tls()
     }
 }
 

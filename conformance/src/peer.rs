@@ -159,10 +159,15 @@ impl Peer<'_> {
     /// Reads the answer to a request, behind which the relay must end the connection.
     #[track_caller]
     pub fn answer(&mut self, request: &Request) -> Answer {
-        let mut answer = self.answer_head();
+        let answer = self.answer_head();
         if answer.status == 101 {
             self.fail("was let in");
         }
+        self.answer_rest(answer, request)
+    }
+
+    #[track_caller]
+    fn answer_rest(&mut self, mut answer: Answer, request: &Request) -> Answer {
         loop {
             match self.fill(self.deadline(PATIENCE)) {
                 Received::Bytes(_) => {}
@@ -179,15 +184,20 @@ impl Peer<'_> {
         answer
     }
 
-    /// Reads a 101 (rule H11).
+    /// Reads a 101.
     #[track_caller]
     pub fn upgraded(&mut self, request: &Request) {
+        if let Some(answer) = self.upgraded_or_refused(request) {
+            self.fail(&format!("was not let in: {} {}", answer.status, answer.body.trim()));
+        }
+    }
+
+    /// Reads a 101 (rule H11), or a refusal.
+    #[track_caller]
+    pub fn upgraded_or_refused(&mut self, request: &Request) -> Option<Answer> {
         let answer = self.answer_head();
         if answer.status != 101 {
-            self.received.clear();
-            while let Received::Bytes(_) = self.fill(self.deadline(PATIENCE)) {}
-            let body = String::from_utf8_lossy(&self.received).into_owned();
-            self.fail(&format!("was not let in: {} {}", answer.status, body.trim()));
+            return Some(self.answer_rest(answer, request));
         }
         let key = request.field("Sec-WebSocket-Key");
         let accept = [KEY, OTHER_KEY].iter().find(|(known, _)| Some(*known) == key).map(|(_, accept)| *accept);
@@ -203,6 +213,7 @@ impl Peer<'_> {
             self.fail(&format!("H11: the 101 carries {fields:?}"));
         }
         self.note("< 101");
+        None
     }
 
     #[track_caller]

@@ -55,26 +55,19 @@ fn join_under_fire(stage: &Stage<'_>) {
 
 fn reconnect(stage: &Stage<'_>) {
     let room = stage.room("reconnect");
-    let mut guest = stage.guest(&room_with_host(stage, &room), "guest");
     let old = stage.join("old connection", &room.host_target("host"));
+    let mut guest = stage.guest(&room, "guest");
     let mut new = stage.join("new connection", &room.host_target("host"));
     old.leave();
     stage.fence(&mut new, &mut [&mut guest]);
     new.leave();
-    stage.transcript.note("only now:");
     guest.expect_leave("host");
-}
-
-/// Opens the room by another member, so that it outlives the host.
-fn room_with_host(stage: &Stage<'_>, room: &crate::room::Room) -> crate::room::Room {
-    stage.transcript.note(format!("the room of {}", room.id));
-    room.clone()
 }
 
 /// The new connection joins while the old one is being removed.
 fn reconnect_race(stage: &Stage<'_>) {
     let room = stage.room("reconnect race");
-    let mut guest = stage.host(&room, "other host");
+    let mut witness = stage.host(&room, "witness");
     let mut current = stage.host(&room, "host");
     stage.repeat(50, |_| {
         let request = Request::upgrade(&room.host_target("host"));
@@ -88,13 +81,13 @@ fn reconnect_race(stage: &Stage<'_>) {
         let mut seen = Vec::new();
         stage.transcript.unrecorded(|| {
             while seen.last().is_none_or(|last: &String| !last.contains("back")) {
-                let Seen::Message(text) = guest.next() else { panic!("after {seen:?}, the end") };
+                let Seen::Message(text) = witness.next() else { panic!("after {seen:?}, the end") };
                 seen.push(String::from_utf8_lossy(&text).into_owned());
             }
         });
         assert!(seen.len() <= 2, "{seen:?}");
-        stage.fence(&mut next, &mut [&mut guest]);
-        current = std::mem::replace(&mut next, stage.dial("unused"));
+        stage.fence(&mut next, &mut [&mut witness]);
+        current = next;
     });
 }
 
