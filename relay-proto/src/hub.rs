@@ -43,6 +43,10 @@ struct Shared {
     board: RefCell<Board>,
 }
 
+/// How many messages of one connection are taken before others get their turn. A runtime polls a task for as
+/// long as it finds something to read, and a fast sender always leaves something.
+const MESSAGES_PER_TURN: u8 = 32;
+
 /// Something to write, and what is to happen then.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Write {
@@ -213,24 +217,30 @@ impl Connection {
     /// Waits for something to write.
     pub async fn next_write(&self) -> Write {
         poll_fn(|cx| {
-            self.desk(|desk| match desk.write.take() {
-                Some(write) => Poll::Ready(write),
-                None => {
-                    remember(&mut desk.writer, cx);
-                    Poll::Pending
+            self.desk(|desk| {
+                if let Some(write) = desk.write.take() {
+                    return Poll::Ready(write);
                 }
+                remember(&mut desk.writer, cx);
+                Poll::Pending
             })
             .unwrap_or(Poll::Pending)
         })
         .await
     }
 
-    /// Waits while the sender is over its receive limit.
+    /// Waits before a message is read: while the sender is over its receive limit, and now and then for a
+    /// moment, so that one that never stops starves nobody.
     pub async fn readable(&self) {
         poll_fn(|cx| {
             self.desk(|desk| {
                 if desk.paused {
                     remember(&mut desk.reader, cx);
+                    return Poll::Pending;
+                }
+                desk.turn = (desk.turn + 1) % MESSAGES_PER_TURN;
+                if desk.turn == 0 {
+                    cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
                 Poll::Ready(())
@@ -308,6 +318,8 @@ struct Desk {
     upgraded: bool,
     probed: bool,
     paused: bool,
+    /// Messages read in this turn.
+    turn: u8,
     writer: Option<Waker>,
     reader: Option<Waker>,
 }
@@ -328,21 +340,21 @@ impl Board {
         if let Some(desk) = self.desk(conn) {
             debug_assert!(desk.write.is_none(), "two writes are outstanding");
             desk.write = Some(write);
-            wake(&desk.writer);
+            wake(desk.writer.as_ref());
         }
     }
 
     fn end(&mut self, conn: ConnId) {
         if let Some(desk) = self.desk(conn) {
             let ended = core::mem::take(desk);
-            wake(&ended.writer);
-            wake(&ended.reader);
+            wake(ended.writer.as_ref());
+            wake(ended.reader.as_ref());
         }
     }
 }
 
 /// A waker of a current-thread runtime puts its task on a list and returns, so this is fine under a borrow.
-fn wake(waker: &Option<Waker>) {
+fn wake(waker: Option<&Waker>) {
     if let Some(waker) = waker {
         waker.wake_by_ref();
     }
@@ -368,7 +380,7 @@ impl Sink for Board {
             Action::Probe { conn } => {
                 if let Some(desk) = self.desk(conn) {
                     desk.probed = true;
-                    wake(&desk.writer);
+                    wake(desk.writer.as_ref());
                 }
             }
             Action::Pause { conn } => {
@@ -379,12 +391,12 @@ impl Sink for Board {
             Action::Resume { conn } => {
                 if let Some(desk) = self.desk(conn) {
                     desk.paused = false;
-                    wake(&desk.reader);
+                    wake(desk.reader.as_ref());
                 }
             }
             Action::Exit => {
                 self.exit.due = true;
-                wake(&self.exit.waker);
+                wake(self.exit.waker.as_ref());
             }
         }
     }

@@ -6,6 +6,8 @@ extern crate alloc;
 extern crate std;
 
 mod admit;
+#[cfg(feature = "std")]
+pub mod cli;
 pub mod config;
 mod connection;
 mod deliver;
@@ -15,11 +17,15 @@ pub mod envelope;
 pub mod event;
 pub mod frame;
 mod gate;
+#[cfg(feature = "std")]
+pub mod host;
 pub mod http;
 #[cfg(feature = "std")]
 pub mod hub;
 mod keepalive;
 mod ledger;
+#[cfg(feature = "std")]
+pub mod log;
 mod outbox;
 mod refusal;
 mod relay;

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::io::{Read, Write};
 
+use relay_proto::Progress;
+
 use crate::host::Received;
 
 /// What the kernels on both sides hold together. Real ones hold more, so a case about a reader that stalls
@@ -16,8 +18,8 @@ pub(super) struct Pipe {
     bytes: VecDeque<u8>,
     finished: bool,
     broken: bool,
-    /// How many bytes were ever taken in.
-    pub(super) total: u64,
+    /// How many bytes were ever taken out.
+    taken: u64,
 }
 
 impl Pipe {
@@ -25,19 +27,24 @@ impl Pipe {
     pub(super) fn push(&mut self, bytes: &[u8]) -> usize {
         let room = CAPACITY_BYTES.saturating_sub(self.bytes.len()).min(bytes.len());
         self.bytes.extend(&bytes[..room]);
-        self.total += room as u64;
         room
     }
 
     /// All that is there, or how it ended.
     pub(super) fn take(&mut self) -> Option<Received> {
         if !self.bytes.is_empty() {
+            self.taken += self.bytes.len() as u64;
             return Some(Received::Bytes(self.bytes.drain(..).collect()));
         }
         if self.broken {
             return Some(Received::Reset);
         }
         self.finished.then_some(Received::End)
+    }
+
+    /// What the kernel of the sender would know.
+    pub(super) fn progress(&self) -> Progress {
+        Progress { acked: self.taken, waiting: self.bytes.len() as u64 }
     }
 
     pub(super) fn is_empty(&self) -> bool {

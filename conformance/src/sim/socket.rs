@@ -3,10 +3,12 @@
 use bytes::{Buf, Bytes};
 use relay_proto::frame::{Batch, Frame};
 use relay_proto::http::Head;
-use relay_proto::{Action, ConnId, Event, Fault};
+use relay_proto::{Action, ConnId, Event, Fault, Progress};
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
-use tungstenite::{Message, protocol::CloseFrame};
+use tungstenite::Message;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::pipe::{Inlet, Pipe};
 use crate::host::Received;
@@ -119,7 +121,7 @@ impl Socket {
             return Some(Happened::Event(Event::Disconnect { conn }));
         }
         if std::mem::take(&mut self.probed) {
-            return Some(Happened::Event(Event::Acked { conn, total: self.outbound.total }));
+            return Some(Happened::Event(Event::Acked { conn, progress: self.outbound.progress() }));
         }
         self.next_written(conn).or_else(|| self.next_read(conn))
     }
@@ -131,13 +133,10 @@ impl Socket {
         if writing.batch.has_remaining() {
             return (count > 0).then_some(Happened::Moved);
         }
-        match self.writing.take()?.then {
-            Then::Continue => Some(Happened::Event(Event::Sent { conn })),
-            Then::Finish => {
-                self.outbound.finish();
-                Some(Happened::Moved)
-            }
+        if self.writing.take()?.then == Then::Finish {
+            self.outbound.finish();
         }
+        Some(Happened::Event(Event::Sent { conn }))
     }
 
     fn next_read(&mut self, conn: ConnId) -> Option<Happened> {
@@ -205,9 +204,13 @@ fn heard(conn: ConnId, message: Message) -> Option<Event<'static>> {
         Message::Binary(payload) => Event::Message { conn, payload },
         Message::Ping(payload) => Event::Ping { conn, payload },
         Message::Pong(_) => Event::Pong { conn },
-        Message::Close(close) => {
-            Event::PeerClose { conn, code: close.map(|CloseFrame { code, .. }| code.into()) }
+        // tungstenite's word for a code that must not be on the wire (RFC 6455 section 7.4).
+        Message::Close(Some(CloseFrame { code: CloseCode::Protocol, reason }))
+            if reason.as_str() == "Protocol violation" =>
+        {
+            Event::Fault { conn, fault: Fault::Protocol }
         }
+        Message::Close(close) => Event::PeerClose { conn, code: close.map(|close| close.code.into()) },
         Message::Frame(_) => return None,
     })
 }

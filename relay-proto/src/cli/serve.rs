@@ -1,0 +1,58 @@
+//! `serve`: a relay, and the signals that steer it.
+
+use std::{process, thread};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{Adapter, Environment, Failure};
+use crate::host::systemd::{self, State};
+use crate::host::{Control, net};
+use crate::log;
+
+pub(super) fn serve(adapter: &Adapter) -> Result<(), Failure> {
+    let environment = Environment::read();
+    let settings = environment.settings()?;
+    log::init(&settings);
+    for (name, nearest) in environment.unknown() {
+        tracing::warn!(target: "relay", name, "not known and without effect; did you mean {nearest}?");
+    }
+    net::raise_file_limit();
+
+    // Before anything listens: a signal that comes early is obeyed as soon as there is a relay to stop.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::here_and_now)?;
+    let mut listeners = systemd::listeners().map_err(Failure::here_and_now)?;
+    if listeners.is_empty() {
+        listeners = net::listen(&settings.addr)?;
+    }
+    let tls = settings.tls_cert.is_some();
+    let running = (adapter.spawn)(settings, listeners)?;
+    let addr = running.addr();
+    tracing::info!(target: "relay", %addr, tls, version = adapter.version, "listening");
+    systemd::notify(State::Ready);
+
+    let control = running.control();
+    thread::spawn(move || obey(signals, &control));
+    running.wait();
+    tracing::info!(target: "relay", "drained");
+    Ok(())
+}
+
+/// Rules D1 and D2.
+fn obey(mut signals: Signals, control: &Control) {
+    let mut stopping = false;
+    for signal in signals.forever() {
+        if signal == SIGHUP {
+            systemd::notify(State::Reloading);
+            control.reload();
+            systemd::notify(State::Ready);
+        } else if stopping {
+            // As a shell shows a process that the signal ended.
+            process::exit(128 + signal);
+        } else {
+            stopping = true;
+            systemd::notify(State::Stopping);
+            control.drain();
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! One stream in several hands of one thread: one reads, one writes, and one asks the kernel about it.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use relay_proto::Progress;
+use relay_proto::host::net;
+use smol::io::{AsyncRead, AsyncWrite};
+
+/// A handle to a stream. At most one task reads and one writes; all of them see one socket.
+pub(crate) struct Shared<S>(Rc<RefCell<S>>);
+
+impl<S> Shared<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self(Rc::new(RefCell::new(stream)))
+    }
+}
+
+impl<S: AsFd> Shared<S> {
+    /// How far what was written has come (rule S5).
+    pub(crate) fn progress(&self) -> Progress {
+        net::progress(&*self.0.borrow())
+    }
+}
+
+impl<S> Clone for Shared<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Shared<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, into)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Shared<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, from)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_close(cx)
+    }
+}

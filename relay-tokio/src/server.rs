@@ -1,0 +1,74 @@
+//! One thread: sockets that listen, a timer for the machine, and whoever steers it.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+
+use relay_proto::host::{CHECK_INTERVAL, Control, Ready, net, new_hub};
+use relay_proto::{Hub, Settings};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::task::spawn_local;
+use tokio::time::{sleep, sleep_until};
+
+use crate::connection::Service;
+use crate::tls::Tls;
+
+/// Serves until it is drained or stopped. Whatever is still open then is dropped with the runtime.
+pub(crate) fn run(
+    settings: &Settings,
+    listeners: Vec<std::net::TcpListener>,
+    tls: Option<Tls>,
+    control: &Control,
+    ready: Ready,
+) -> io::Result<()> {
+    let runtime =
+        Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
+    runtime.block_on(async {
+        let hub = new_hub(settings)?;
+        let service = Rc::new(Service::new(hub.clone(), tls.clone(), &settings.relay));
+        for listener in listeners {
+            listener.set_nonblocking(true)?;
+            spawn_local(accept(TcpListener::from_std(listener)?, service.clone()));
+        }
+        spawn_local(keep_time(hub.clone()));
+        spawn_local(watch(tls));
+        ready.say();
+        control.obey(&hub).await;
+        Ok(())
+    })
+}
+
+async fn accept(listener: TcpListener, service: Rc<Service>) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                net::tune(&socket);
+                spawn_local(service.clone().serve(socket, peer.ip()));
+            }
+            Err(error) if net::is_exhausted(&error) => {
+                tracing::error!(target: "relay", %error, "no connection can be accepted for now");
+                sleep(net::ACCEPT_PAUSE).await;
+            }
+            // The peer had gone before it was its turn.
+            Err(_) => {}
+        }
+    }
+}
+
+async fn keep_time(hub: Hub) {
+    hub.run_timer(async |deadline: Option<Instant>| match deadline {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    })
+    .await;
+}
+
+/// Rule D2. The files are small and this is seldom, so they are read right here.
+async fn watch(tls: Option<Tls>) {
+    let Some(tls) = tls else { return };
+    loop {
+        sleep(CHECK_INTERVAL).await;
+        tls.reload_if_changed();
+    }
+}
