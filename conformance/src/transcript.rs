@@ -42,7 +42,7 @@ impl fmt::Display for Transcript {
 }
 
 /// A payload in short: text as it is, other bytes in hexadecimal, large ones by their size and beginning.
-pub fn show(payload: &[u8]) -> String {
+pub(crate) fn show(payload: &[u8]) -> String {
     if payload.len() > SHOWN_BYTES {
         return format!("{} bytes, beginning {}", payload.len(), hex(&payload[..8]));
     }

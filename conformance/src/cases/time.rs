@@ -6,7 +6,7 @@ use super::refusal::assert_whole_seconds;
 use super::{Needs, cases};
 use crate::frame::{ClientFrame, opcode};
 use crate::http::{Answer, Request};
-use crate::peer::{Peer, Pings, Seen};
+use crate::peer::{Pings, Seen};
 use crate::stage::Stage;
 
 const KEEPALIVE: &[(&str, &str)] = &[("RELAY_PING_INTERVAL", "0.5"), ("RELAY_PONG_TIMEOUT", "1")];

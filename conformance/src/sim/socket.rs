@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 use relay_proto::frame::{Batch, Frame};
 use relay_proto::http::Head;
-use relay_proto::{Action, ConnId, Event, Fault, Progress};
+use relay_proto::{Action, ConnId, Event, Fault};
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::Message;
