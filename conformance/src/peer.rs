@@ -330,6 +330,16 @@ impl Peer<'_> {
         self.expect_end();
     }
 
+    /// Expects a close frame with that code and whatever explanation, and the end behind it.
+    #[track_caller]
+    pub fn expect_close_code(&mut self, code: u16) {
+        match self.next() {
+            Seen::Close(Some(c), reason) if c == code => self.note(&format!("< close {code} {reason}")),
+            other => self.fail(&format!("expected close {code}, saw {}", describe(&other))),
+        }
+        self.expect_end();
+    }
+
     /// Expects that the relay has finished sending.
     #[track_caller]
     pub fn expect_end(&mut self) {

@@ -183,9 +183,14 @@ impl World {
         let mut wakes = 0;
         loop {
             self.settle();
-            if let Some(found) = look(&mut self.sockets) {
-                self.settle();
-                return Some(found);
+            let found = look(&mut self.sockets);
+            // What was put in or taken out just now may lead to more, before any time passes.
+            let moved = self.settle();
+            if found.is_some() {
+                return found;
+            }
+            if moved {
+                continue;
             }
             let deadline = self.relay.next_deadline().map(|(at, _)| at.max(self.now));
             match deadline.filter(|deadline| *deadline <= until) {
@@ -201,9 +206,13 @@ impl World {
         }
     }
 
-    /// Moves bytes until nothing moves.
-    fn settle(&mut self) {
-        while (0..self.sockets.len()).fold(false, |moved, index| self.step(index) || moved) {}
+    /// Moves bytes until nothing moves. Whether anything did.
+    fn settle(&mut self) -> bool {
+        let mut moved = false;
+        while (0..self.sockets.len()).fold(false, |moved, index| self.step(index) || moved) {
+            moved = true;
+        }
+        moved
     }
 
     /// Reads and writes once on one socket.

@@ -156,11 +156,17 @@ impl Socket {
                 },
                 Received::End | Received::Reset | Received::Nothing => Event::Disconnect { conn },
             },
-            Reading::Frames(context) => match context.read(&mut Inlet(&mut self.inbound)) {
-                Ok(message) => heard(conn, message)?,
-                Err(Error::Io(_)) => return None,
-                Err(error) => fault(&error).map_or(Event::Disconnect { conn }, |fault| Event::Fault { conn, fault }),
-            },
+            Reading::Frames(context) => {
+                let had_bytes = !self.inbound.is_empty();
+                match context.read(&mut Inlet(&mut self.inbound)) {
+                    Ok(message) => heard(conn, message)?,
+                    Err(Error::Io(_)) => return had_bytes.then_some(Happened::Moved),
+                    Err(error) => match fault(&error) {
+                        Some(fault) => Event::Fault { conn, fault },
+                        None => Event::Disconnect { conn },
+                    },
+                }
+            }
             Reading::Nothing => match self.inbound.take()? {
                 Received::Bytes(_) => return Some(Happened::Moved),
                 // A client that has finished asking still gets its answer.
