@@ -193,26 +193,41 @@ fn all_queues_together(stage: &Stage<'_>) {
 
 /// A reader to which bytes move is alive, although all that it could answer is behind megabytes.
 fn steady_reader(stage: &Stage<'_>) {
+    const SENT_PER_STEP: usize = 32;
+    const READ_PER_STEP: usize = 8;
+    /// After so many steps more waits than the kernels hold.
+    const FILLING_STEPS: usize = 32;
+    /// Four time-outs long.
+    const SILENT_STEPS: usize = 40;
+    const STEP: Duration = Duration::from_millis(100);
+
     let room = stage.room("steady");
     let mut host = stage.host(&room, "host");
     let mut steady = stage.guest(&room, "steady guest");
-    steady.pings(Pings::Ignored);
-    let total = 1024;
+    let (mut sent, mut read) = (0, 0);
+    let mut step = |steady: &mut Peer<'_>, sending: usize, reading: usize| {
+        (sent..sent + sending).for_each(|n| host.send(chunk(n)));
+        (read..read + reading).for_each(|n| match steady.next() {
+            Seen::Message(message) => assert_eq!(number(&message), n, "a gap"),
+            other => panic!("steady guest: expected chunk {n}, saw {other:?}"),
+        });
+        (sent, read) = (sent + sending, read + reading);
+        // The host is no subject of this case: it says something, and answers its pings.
+        host.ping("");
+        host.expect_pong("");
+        sent - read
+    };
     stage.transcript.unrecorded(|| {
-        (0..total).for_each(|n| host.send(chunk(n)));
-        let mut next = 0;
-        while next < total {
-            // Four time-outs long, and never silent for the whole of one.
-            stage.host.pass(Duration::from_millis(60));
-            for _ in 0..16 {
-                let Seen::Message(message) = steady.next() else { panic!("cut off at chunk {next}") };
-                assert_eq!(number(&message), next);
-                next += 1;
-            }
-            // The host is no subject of this case; it says something and reads its pings.
-            host.ping("");
-            host.expect_pong("");
+        (0..FILLING_STEPS).for_each(|_| {
+            step(&mut steady, SENT_PER_STEP, READ_PER_STEP);
+        });
+        steady.pings(Pings::Ignored);
+        for _ in 0..SILENT_STEPS {
+            stage.host.pass(STEP);
+            step(&mut steady, READ_PER_STEP, READ_PER_STEP);
         }
+        let left = step(&mut steady, 0, 0);
+        step(&mut steady, 0, left);
     });
     stage.transcript.note("steady guest < all of it");
 }

@@ -9,13 +9,13 @@ use relay_proto::Settings;
 use relay_proto::host::{Running, StartError};
 
 /// A kind of host.
-pub struct Kind {
-    pub name: &'static str,
-    pub start: Start,
-    pub encrypted: bool,
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) start: Start,
+    pub(crate) encrypted: bool,
 }
 
-pub const ALL: [Kind; 5] = [
+pub(crate) const ALL: [Kind; 5] = [
     Kind { name: "simulated", start: Simulated::start, encrypted: false },
     Kind { name: "tokio", start: |vars| plain(vars, relay_tokio::spawn), encrypted: false },
     Kind { name: "smol", start: |vars| plain(vars, relay_smol::spawn), encrypted: false },
