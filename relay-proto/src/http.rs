@@ -1,6 +1,6 @@
 //! HTTP/1.1 as far as a relay needs it (RFC 9112): read a head, pick a route, write an answer.
 //!
-//! What a request to `/ws` is worth is decided in [`crate::relay`]; here is only what can be said of a head
+//! What a request to `/ws` is worth is decided in `admit.rs`; here is only what can be said of a head
 //! without knowing any room.
 
 use alloc::borrow::Cow;
@@ -122,7 +122,7 @@ impl<'a> Request<'a> {
     }
 
     /// Path and query; a target in absolute form (RFC 9112 section 3.2.2) loses scheme and authority.
-    fn origin_form(&self) -> (&'a str, &'a str) {
+    pub(crate) fn origin_form(&self) -> (&'a str, &'a str) {
         let after_authority = |rest: &'a str| rest.find(['/', '?']).map_or("", |at| &rest[at..]);
         let target = match self.target.split_once("://") {
             Some((scheme, rest)) if !scheme.contains(['/', '?']) => after_authority(rest),

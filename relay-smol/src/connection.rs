@@ -11,12 +11,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
-use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::error::ProtocolError;
-use async_tungstenite::tungstenite::protocol::frame::CloseFrame;
-use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use async_tungstenite::tungstenite::{Error, Message};
+use async_tungstenite::{WebSocketStream, tungstenite};
 use bytes::Buf;
 use futures_util::StreamExt;
 use relay_proto::config::Config;
@@ -28,6 +23,11 @@ use relay_proto::{Fault, Hub};
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use smol::net::TcpStream;
 use smol::{LocalExecutor, Task};
+use tungstenite::error::ProtocolError;
+use tungstenite::protocol::frame::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{Role, WebSocketConfig};
+use tungstenite::{Error, Message};
 
 use crate::shared::Shared;
 use crate::tls::Tls;

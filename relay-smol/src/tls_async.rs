@@ -2,9 +2,11 @@
 //!
 //! async-tls was written for streams that one task uses. Here two do, which [`TlsStream`] makes good.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::TcpStream;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::SystemTime;
@@ -52,7 +54,9 @@ impl Tls {
         &self,
         stream: S,
     ) -> io::Result<TlsStream<S>> {
-        Ok(TlsStream::new(self.acceptor.accept(stream).await?))
+        let moved = Rc::<Moved>::default();
+        let noted = Noted { socket: stream, moved: moved.clone() };
+        Ok(TlsStream::new(self.acceptor.accept(noted).await?, moved))
     }
 
     pub(crate) fn reload(&self) {
@@ -67,7 +71,8 @@ impl Tls {
 /// Checks that certificate and key belong together, which rustls 0.21 does not: what the key signs has to be
 /// valid for the certificate.
 fn certified(Pem { chain, key }: Pem) -> Result<CertifiedKey, String> {
-    let key = any_supported_type(&PrivateKey(key.secret_der().to_vec())).map_err(|error| error.to_string())?;
+    let key =
+        any_supported_type(&PrivateKey(key.secret_der().to_vec())).map_err(|error| error.to_string())?;
     let leaf = chain.first().ok_or("no certificate")?;
     let leaf = webpki::EndEntityCert::try_from(leaf).map_err(|error| error.to_string())?;
     let message = b"do they belong together?";
@@ -101,44 +106,23 @@ impl ResolvesServerCert for InUse {
 
 /// A stream that one task may read and another write.
 ///
-/// async-tls writes while it reads and reads while it writes, and whoever comes last is the one that the socket
-/// wakes. So both are woken; and since what was read on the way of a write is lost to the socket's readiness,
-/// the reader is woken after each of those too. Nor does async-tls know vectored writes: small chunks are put
-/// together here, or each would become a record and a call of its own.
+/// async-tls writes while it reads and reads while it writes, so what one task waits for may come to pass in
+/// the hands of the other. Here the socket wakes both, and each wakes the other after it moved bytes that way.
+///
+/// Nor does async-tls know vectored writes: small chunks are put together here, or each would become a record
+/// and a call of its own.
 pub(crate) struct TlsStream<S> {
-    stream: async_tls::server::TlsStream<S>,
+    stream: async_tls::server::TlsStream<Noted<S>>,
+    moved: Rc<Moved>,
     wakers: Arc<Wakers>,
     both: Waker,
 }
 
-#[derive(Default)]
-struct Wakers {
-    reader: Mutex<Option<Waker>>,
-    writer: Mutex<Option<Waker>>,
-}
-
 impl<S> TlsStream<S> {
-    fn new(stream: async_tls::server::TlsStream<S>) -> Self {
+    fn new(stream: async_tls::server::TlsStream<Noted<S>>, moved: Rc<Moved>) -> Self {
         let wakers = Arc::<Wakers>::default();
         let both = Waker::from(wakers.clone());
-        Self { stream, wakers, both }
-    }
-}
-
-impl Wake for Wakers {
-    fn wake(self: Arc<Self>) {
-        wake(&self.reader);
-        wake(&self.writer);
-    }
-}
-
-fn remember(slot: &Mutex<Option<Waker>>, cx: &Context<'_>) {
-    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
-}
-
-fn wake(slot: &Mutex<Option<Waker>>) {
-    if let Some(waker) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        waker.wake();
+        Self { stream, moved, wakers, both }
     }
 }
 
@@ -146,7 +130,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         remember(&this.wakers.reader, cx);
-        Pin::new(&mut this.stream).poll_read(&mut Context::from_waker(&this.both), into)
+        let result = Pin::new(&mut this.stream).poll_read(&mut Context::from_waker(&this.both), into);
+        if this.moved.out.take() {
+            wake(&this.wakers.writer);
+        }
+        result
     }
 }
 
@@ -187,13 +175,75 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     fn outward<T>(
         mut self: Pin<&mut Self>,
         cx: &Context<'_>,
-        poll: impl FnOnce(Pin<&mut async_tls::server::TlsStream<S>>, &mut Context<'_>) -> T,
+        poll: impl FnOnce(Pin<&mut async_tls::server::TlsStream<Noted<S>>>, &mut Context<'_>) -> T,
     ) -> T {
         let this = &mut *self;
         remember(&this.wakers.writer, cx);
         let result = poll(Pin::new(&mut this.stream), &mut Context::from_waker(&this.both));
-        wake(&this.wakers.reader);
+        if this.moved.inward.take() {
+            wake(&this.wakers.reader);
+        }
         result
+    }
+}
+
+#[derive(Default)]
+struct Wakers {
+    reader: Mutex<Option<Waker>>,
+    writer: Mutex<Option<Waker>>,
+}
+
+impl Wake for Wakers {
+    fn wake(self: Arc<Self>) {
+        wake(&self.reader);
+        wake(&self.writer);
+    }
+}
+
+fn remember(slot: &Mutex<Option<Waker>>, cx: &Context<'_>) {
+    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+}
+
+fn wake(slot: &Mutex<Option<Waker>>) {
+    if let Some(waker) = slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        waker.wake();
+    }
+}
+
+/// The socket below, which notes what async-tls does with it.
+struct Noted<S> {
+    socket: S,
+    moved: Rc<Moved>,
+}
+
+/// Whether bytes have come or gone since the last look.
+#[derive(Default)]
+struct Moved {
+    inward: Cell<bool>,
+    out: Cell<bool>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.socket).poll_read(cx, into);
+        self.moved.inward.set(self.moved.inward.get() || result.is_ready());
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.socket).poll_write(cx, from);
+        self.moved.out.set(self.moved.out.get() || result.is_ready());
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_close(cx)
     }
 }
 

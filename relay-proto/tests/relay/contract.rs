@@ -75,12 +75,12 @@ fn contract_5_a_clock_that_goes_back_is_clamped() {
     world.pass(Duration::from_secs(100));
     let host = world.host("r");
     world.now.monotonic = Duration::from_secs(1);
-    let _guest = world.guest("r", "ann");
+    let guest = world.guest("r", "ann");
     assert_eq!(world.relay.next_deadline(), Some((Duration::from_secs(154), Wake::Ping)));
     world.now.unix = Duration::ZERO;
     assert_eq!(world.handle(Event::Tick), []);
     let notice = world.handle(Event::Disconnect { conn: host });
-    assert!(payloads(&notice, _guest)[0].contains(r#""ts":0,"#));
+    assert!(payloads(&notice, guest)[0].contains(r#""ts":0,"#));
 }
 
 #[test]

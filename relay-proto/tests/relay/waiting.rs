@@ -30,7 +30,7 @@ fn s3_a_slow_consumer_is_closed_and_the_others_hear_of_it() {
     let host = world.host("r");
     let slow = world.guest("r", "slow");
     let big = "x".repeat(1000);
-    assert_eq!(payloads(&world.message(host, big.clone()), slow), [big.clone()]);
+    assert_eq!(payloads(&world.message(host, big.clone()), slow), std::slice::from_ref(&big));
     for _ in 0..2 {
         assert_eq!(world.message(host, big.clone()), []);
     }
