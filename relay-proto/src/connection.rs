@@ -88,7 +88,7 @@ pub(crate) struct Pulse {
     /// When the oldest ping was written since something was heard.
     pub(crate) unanswered: Option<Duration>,
     /// What the peer had acknowledged when it was last asked for.
-    pub(crate) acked: u64,
+    pub(crate) acked: Option<u64>,
     /// A probe was sent that decides over life and death, and is to be answered until then.
     pub(crate) judged_by: Option<Duration>,
     /// When its silence was last looked at.

@@ -76,15 +76,16 @@ impl Relay {
         let now = self.now.monotonic;
         let connection = &mut self.connections[slot];
         let pulse = &mut connection.pulse;
-        let moving = progress.waiting > 0 && progress.acked > pulse.acked;
-        pulse.acked = progress.acked;
+        // Also if nobody is being judged: what moved before a ping must not be missed by the judgement that
+        // may follow right behind it.
+        if progress.waiting > 0 && pulse.acked.is_some_and(|acked| progress.acked > acked) {
+            pulse.moved = now;
+        }
+        pulse.acked = Some(progress.acked);
         if pulse.judged_by.take().is_none() || connection.member().is_none() {
             return;
         }
         let connection = &mut self.connections[slot];
-        if moving {
-            connection.pulse.moved = now;
-        }
         // It may have spoken since it was asked.
         if connection.silence_deadline(&self.config).is_some_and(|deadline| deadline <= now) {
             self.close(slot, Departure::Silent, sink);
