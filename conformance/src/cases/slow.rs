@@ -226,6 +226,8 @@ fn steady_reader(stage: &Stage<'_>) {
             stage.host.pass(STEP);
             step(&mut steady, READ_PER_STEP, READ_PER_STEP);
         }
+        // What is left now goes to the kernels at once, and then only an answer is a sign of life.
+        steady.pings(Pings::Answered);
         let left = step(&mut steady, 0, 0);
         step(&mut steady, 0, left);
     });
