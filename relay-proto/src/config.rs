@@ -298,7 +298,7 @@ variables! {
         |s, v| { s.relay.trusted_proxies = networks(v)?; Some(()) };
     "RELAY_DRAIN_SECONDS", "10", "a number of seconds such as 10 or 0.5, up to 86400",
         "time over which rooms are closed after SIGTERM",
-        |s, v| { s.relay.drain = seconds(v)?.unwrap_or_default(); Some(()) };
+        |s, v| { s.relay.drain = seconds(v)?.unwrap_or_default(); (s.relay.drain <= MAX_DRAIN).then_some(()) };
     "RELAY_METRICS_ADDR", "", "HOST:PORT with an IP address for HOST, or :PORT for loopback",
         "where `/metrics` is served; `:PORT` is loopback only",
         |s, v| { s.metrics_addr = Some(listen(v, &[IpAddr::V4(Ipv4Addr::LOCALHOST)])?); Some(()) };
@@ -316,6 +316,12 @@ pub const AUTO: usize = usize::MAX - 1;
 
 /// No time-out needs more than a hundred years, and none overflows a clock.
 const MAX_SECONDS: f64 = 3_155_760_000.0;
+
+/// A time that is rounded to nothing would be due again at once, for ever.
+const MIN_TIME: Duration = Duration::from_millis(1);
+
+/// A drain that takes longer than a day is a mistake.
+const MAX_DRAIN: Duration = Duration::from_secs(86_400);
 
 fn number(text: &str) -> Option<usize> {
     // `parse` takes a sign; nothing here wants one.
@@ -336,7 +342,7 @@ fn rate(text: &str) -> Option<Option<u32>> {
 fn seconds(text: &str) -> Option<Option<Duration>> {
     let digits_only = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let seconds: f64 = digits_only.then(|| text.parse().ok())??;
-    (seconds <= MAX_SECONDS).then(|| (seconds > 0.0).then(|| Duration::from_secs_f64(seconds)))
+    (seconds <= MAX_SECONDS).then(|| (seconds > 0.0).then(|| Duration::from_secs_f64(seconds).max(MIN_TIME)))
 }
 
 #[allow(clippy::option_option)] // unreadable, none, some

@@ -197,7 +197,7 @@ impl Relay {
 
     fn remove(&mut self, slot: u32, reason: DropReason) {
         let Some(mut connection) = self.connections.remove(slot) else { return };
-        connection.outbox.abandon(reason, &mut self.ledger);
+        connection.outbox.clear(reason, &mut self.ledger);
         self.timers.set(Key::Connection(slot), &mut connection.armed, None);
         self.timers.set(Key::Flush(slot), &mut connection.flush, None);
         self.heaviest.remove(&(connection.weight, slot));

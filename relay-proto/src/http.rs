@@ -1,6 +1,6 @@
 //! HTTP/1.1 as far as a relay needs it (RFC 9112): read a head, pick a route, write an answer.
 //!
-//! What a request to `/ws` is worth is decided in [`crate::relay`]; here is only what can be said of a head
+//! What a request to `/ws` is worth is decided in `admit.rs`; here is only what can be said of a head
 //! without knowing any room.
 
 use alloc::borrow::Cow;

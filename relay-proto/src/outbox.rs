@@ -223,25 +223,16 @@ impl Outbox {
         Some(outstanding)
     }
 
-    /// Lets go of all that waits, but not of what is being written.
+    /// Lets go of everything. What is being written is the adapter's now; it stays outstanding, but is no
+    /// longer counted: a receiver that is being closed must not keep others from being served.
     pub(crate) fn clear(&mut self, reason: DropReason, ledger: &mut Ledger) {
         self.ping = false;
         self.pong = None;
+        self.settle_in_flight(Fate::Dropped(reason), ledger);
         for waiting in self.voice.drain(..).chain(self.data.drain(..)) {
-            self.held -= waiting.cost as usize;
             ledger.settle(waiting, Fate::Dropped(reason));
         }
-        // What is left is what is being written.
-        let lane_is_data = |waiting: &&Waiting| ledger.lane_of(waiting.payload) == Lane::Data;
-        self.held_data =
-            self.in_flight.iter().filter(lane_is_data).map(|waiting| waiting.cost as usize).sum();
-    }
-
-    /// The receiver is gone, with all that was meant for it.
-    pub(crate) fn abandon(&mut self, reason: DropReason, ledger: &mut Ledger) {
-        self.settle_in_flight(Fate::Dropped(reason), ledger);
-        self.clear(reason, ledger);
-        self.outstanding = None;
+        (self.held, self.held_data) = (0, 0);
     }
 
     fn settle_in_flight(&mut self, fate: Fate, ledger: &mut Ledger) {
