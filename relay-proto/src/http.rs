@@ -122,7 +122,7 @@ impl<'a> Request<'a> {
     }
 
     /// Path and query; a target in absolute form (RFC 9112 section 3.2.2) loses scheme and authority.
-    fn origin_form(&self) -> (&'a str, &'a str) {
+    pub(crate) fn origin_form(&self) -> (&'a str, &'a str) {
         let after_authority = |rest: &'a str| rest.find(['/', '?']).map_or("", |at| &rest[at..]);
         let target = match self.target.split_once("://") {
             Some((scheme, rest)) if !scheme.contains(['/', '?']) => after_authority(rest),

@@ -64,6 +64,8 @@ pub mod http;
 pub mod hub;
 mod keepalive;
 mod ledger;
+#[cfg(feature = "std")]
+pub mod metrics;
 mod outbox;
 mod refusal;
 mod relay;

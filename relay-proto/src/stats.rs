@@ -45,6 +45,14 @@ impl DropReason {
     pub const ALL: [DropReason; 4] =
         [DropReason::QueueFull, DropReason::Stale, DropReason::SlowConsumer, DropReason::Gone];
 
+    /// Whether messages of this lane are ever let go for it: data is not while its receiver is there (rule S3).
+    pub fn concerns(self, lane: Lane) -> bool {
+        match self {
+            DropReason::QueueFull | DropReason::Stale => lane == Lane::Voice,
+            DropReason::SlowConsumer | DropReason::Gone => true,
+        }
+    }
+
     /// The metric label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -143,6 +151,9 @@ impl Stats {
     /// an end without a close frame.
     pub const CLOSE_CODES: [u16; 12] =
         [1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013];
+
+    /// Those of them with which the relay closes of its own accord (rules M5, M6, S3, T1, R9, D1).
+    pub const RELAY_CLOSE_CODES: [u16; 6] = [1001, 1002, 1007, 1009, 1012, 1013];
 
     /// The account of a lane.
     pub fn lane(&self, lane: Lane) -> &LaneStats {
