@@ -174,7 +174,7 @@ impl Relay {
     }
 
     fn heaviest_of_too_much(&self) -> Option<u32> {
-        if self.ledger.held() <= self.config.max_queued_bytes {
+        if self.ledger.stats.held_bytes <= self.config.max_queued_bytes as u64 {
             return None;
         }
         if let Some((_, slot)) = self.heaviest.last() {

@@ -42,19 +42,17 @@ pub(crate) enum Fate {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     payloads: Slab<Payload>,
-    /// Bytes of all payloads (rule S4).
-    held: usize,
     pub(crate) stats: Stats,
 }
 
 impl Ledger {
     pub(crate) fn new() -> Self {
-        Self { payloads: Slab::new(), held: 0, stats: Stats::default() }
+        Self { payloads: Slab::new(), stats: Stats::default() }
     }
 
     /// Takes up a message that nobody holds yet; [`release`](Self::release) ends its distribution.
     pub(crate) fn admit(&mut self, frame: Frame, lane: Lane) -> u32 {
-        self.held += cost(&frame);
+        self.stats.held_bytes += cost(&frame) as u64;
         self.payloads.insert(Payload { frame, lane, holders: 1, joinable: None }).0
     }
 
@@ -87,7 +85,7 @@ impl Ledger {
         let entry = &mut self.payloads[payload];
         entry.holders -= 1;
         if entry.holders == 0 {
-            self.held -= cost(&entry.frame);
+            self.stats.held_bytes -= cost(&entry.frame) as u64;
             self.payloads.remove(payload);
         }
     }
@@ -110,11 +108,6 @@ impl Ledger {
     pub(crate) fn waited(&mut self, lane: Lane, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.lane(lane).waited.observe(Histogram::WAIT, micros);
-    }
-
-    /// Bytes that wait anywhere, shared ones counted once (rule S4).
-    pub(crate) fn held(&self) -> usize {
-        self.held
     }
 
     fn lane(&mut self, lane: Lane) -> &mut LaneStats {

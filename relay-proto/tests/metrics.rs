@@ -133,7 +133,6 @@ fn facts() -> Facts {
         adapter: "tokio",
         version: "1.2.3",
         certificate_expiry: Some(1_800_000_000),
-        draining: false,
         process: Process {
             cpu: Some(Duration::from_millis(2500)),
             resident_bytes: Some(8192),
@@ -454,9 +453,10 @@ fn what_is_given_is_told() {
     scrape.expect("process_max_fds", &[], 1024.0);
     scrape.expect("process_start_time_seconds", &[], 1_700_000_000.25);
 
-    let none = World::new(&[("RELAY_MAX_ROOMS", "0"), ("RELAY_PING_INTERVAL", "0")]);
-    let draining = Facts { certificate_expiry: None, draining: true, process: Process::default(), ..facts() };
-    let scrape = Scrape::parse(&render(none.relay.stats(), &none.config, draining));
+    let mut none = World::new(&[("RELAY_MAX_ROOMS", "0"), ("RELAY_PING_INTERVAL", "0")]);
+    none.handle(Event::Drain);
+    let nothing = Facts { certificate_expiry: None, process: Process::default(), ..facts() };
+    let scrape = Scrape::parse(&render(none.relay.stats(), &none.config, nothing));
     scrape.expect("relay_draining", &[], 1.0);
     for unlimited in [
         "relay_limit_rooms",
