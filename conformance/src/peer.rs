@@ -200,7 +200,8 @@ impl Peer<'_> {
             return Some(self.answer_rest(answer, request));
         }
         let key = request.field("Sec-WebSocket-Key");
-        let accept = [KEY, OTHER_KEY].iter().find(|(known, _)| Some(*known) == key).map(|(_, accept)| *accept);
+        let accept =
+            [KEY, OTHER_KEY].iter().find(|(known, _)| Some(*known) == key).map(|(_, accept)| *accept);
         let mut fields: Vec<_> =
             answer.fields.iter().map(|(name, value)| (name.to_lowercase(), value.as_str())).collect();
         fields.sort_unstable();

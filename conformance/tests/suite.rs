@@ -21,7 +21,9 @@ fn main() {
     let trials = hosts::ALL.iter().flat_map(|host| {
         cases::all()
             .filter(|case| if host.encrypted { fits_tls(case) } else { !matches!(case.needs, Needs::Tls) })
-            .map(move |case| Trial::test(format!("{}::{}", host.name, case.name), move || play(case, host.start)))
+            .map(move |case| {
+                Trial::test(format!("{}::{}", host.name, case.name), move || play(case, host.start))
+            })
     });
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }

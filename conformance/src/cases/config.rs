@@ -49,9 +49,8 @@ fn too_many_connections(stage: &Stage<'_>) {
 fn zero_is_no_limit(stage: &Stage<'_>) {
     let room = stage.room("no limit");
     let mut host = stage.host(&room, "host");
-    let mut guests: Vec<_> = stage
-        .transcript
-        .unrecorded(|| (0..40).map(|n| stage.guest(&room, &format!("guest {n}"))).collect());
+    let mut guests: Vec<_> =
+        stage.transcript.unrecorded(|| (0..40).map(|n| stage.guest(&room, &format!("guest {n}"))).collect());
     stage.transcript.unrecorded(|| stage.fence(&mut host, &mut guests.iter_mut().collect::<Vec<_>>()));
     stage.transcript.note("40 guests");
 }

@@ -66,7 +66,8 @@ fn text_and_binary(stage: &Stage<'_>) {
 fn opaque(stage: &Stage<'_>) {
     let (mut host, mut guest) = pair(stage, "opaque");
     let all: Vec<u8> = (0..=u8::MAX).collect();
-    for payload in [&all[..], b"\xff\xfe", b"\0", b"K", b"V", b"kv", b"{", b"\n", b"[1,\n2]", b"{\"a\":1}\n"] {
+    for payload in [&all[..], b"\xff\xfe", b"\0", b"K", b"V", b"kv", b"{", b"\n", b"[1,\n2]", b"{\"a\":1}\n"]
+    {
         host.send(payload);
         guest.expect(payload);
     }
@@ -100,7 +101,8 @@ fn fragments(stage: &Stage<'_>) {
 
 fn large(stage: &Stage<'_>) {
     let (mut host, mut guest) = pair(stage, "large");
-    let payload: Vec<u8> = (0..1_048_576_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    let payload: Vec<u8> =
+        (0..1_048_576_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     host.send(&payload);
     guest.expect(&payload);
     guest.send(&payload);
@@ -130,7 +132,8 @@ fn record_frames(stage: &Stage<'_>, frames: &[Vec<u8>]) {
 
 fn voice_alone(stage: &Stage<'_>) {
     let (mut host, mut guest) = pair(stage, "voice");
-    let frames = while_it_waits(&mut host, &mut guest, &[b"KV1", b"{\"n\":1}", b"KV2", b"{\"n\":2}", b"KV", b"KV{}"]);
+    let frames =
+        while_it_waits(&mut host, &mut guest, &[b"KV1", b"{\"n\":1}", b"KV2", b"{\"n\":2}", b"KV", b"KV{}"]);
     let voice: Vec<_> = frames.iter().filter(|frame| frame.starts_with(b"KV")).collect();
     assert_eq!(voice, [b"KV1".as_slice(), b"KV2", b"KV", b"KV{}"]);
     // It overtook the data that waited with it (rule M4).
@@ -140,17 +143,8 @@ fn voice_alone(stage: &Stage<'_>) {
 
 fn joined(stage: &Stage<'_>) {
     let (mut host, mut guest) = pair(stage, "joined");
-    let messages: [&[u8]; 9] = [
-        b"{\"n\":1}",
-        b"{\"n\":2}",
-        b"[3]",
-        b"{\"n\":4}",
-        b"{\n}",
-        b"{\"n\":5}",
-        b"",
-        b"{",
-        b"{not JSON}",
-    ];
+    let messages: [&[u8]; 9] =
+        [b"{\"n\":1}", b"{\"n\":2}", b"[3]", b"{\"n\":4}", b"{\n}", b"{\"n\":5}", b"", b"{", b"{not JSON}"];
     let frames = while_it_waits(&mut host, &mut guest, &messages);
     let expected: [&[u8]; 7] =
         [b"{\"n\":1}\n{\"n\":2}", b"[3]", b"{\"n\":4}", b"{\n}", b"{\"n\":5}", b"", b"{\n{not JSON}"];
@@ -160,7 +154,8 @@ fn joined(stage: &Stage<'_>) {
 
 fn joined_up_to_a_size(stage: &Stage<'_>) {
     let (mut host, mut guest) = pair(stage, "joined size");
-    let message = |n: u8, length: usize| format!("{{{}}}", char::from(b'a' + n).to_string().repeat(length - 2));
+    let message =
+        |n: u8, length: usize| format!("{{{}}}", char::from(b'a' + n).to_string().repeat(length - 2));
     // Two of these are less than 64 KiB, three are more, and so is the last one alone.
     let messages = [message(0, 30_000), message(1, 30_000), message(2, 30_000), message(3, 70_000)];
     let slices: Vec<_> = messages.iter().map(String::as_bytes).collect();

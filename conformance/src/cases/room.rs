@@ -138,15 +138,14 @@ fn rush<'h>(stage: &Stage<'h>, targets: Vec<String>, refusal: &str) -> Vec<Peer<
                 (peer, request)
             })
             .collect();
-        let admitted = waiting.into_iter().filter_map(|(mut peer, request)| {
-            match peer.upgraded_or_refused(&request) {
+        let admitted =
+            waiting.into_iter().filter_map(|(mut peer, request)| match peer.upgraded_or_refused(&request) {
                 None => Some(peer),
                 Some(answer) => {
                     assert_eq!((answer.status, answer.body.trim_end()), (503, refusal));
                     None
                 }
-            }
-        });
+            });
         admitted.collect()
     })
 }
@@ -194,14 +193,9 @@ fn leave_notice(stage: &Stage<'_>) {
 fn leave_notice_is_escaped(stage: &Stage<'_>) {
     let room = stage.room("escaped");
     let mut host = stage.host(&room, "host");
-    for id in [
-        r#"x","type":"session:end"#,
-        r"back\slash",
-        r#"\""#,
-        "Zoë 🦀",
-        "</script>&amp;'",
-        "\u{2028}\u{feff}",
-    ] {
+    for id in
+        [r#"x","type":"session:end"#, r"back\slash", r#"\""#, "Zoë 🦀", "</script>&amp;'", "\u{2028}\u{feff}"]
+    {
         stage.join("guest", &room.guest_target(id)).leave();
         host.expect_leave(id);
         // The same when it was learned (rule R8).

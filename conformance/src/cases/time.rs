@@ -196,7 +196,8 @@ fn rate_comes_first(stage: &Stage<'_>) {
         Request::upgrade(&room.host_target("host")).with("Content-Length", "3"),
         Request::upgrade("/ws?room=%ff"),
     ];
-    let limited = (0..20).map(|n| stage.ask(&requests[n % requests.len()])).find(|answer| answer.status == 429);
+    let limited =
+        (0..20).map(|n| stage.ask(&requests[n % requests.len()])).find(|answer| answer.status == 429);
     assert!(limited.is_some(), "twenty requests at once are too many");
     let answer = stage.transcript.unrecorded(|| {
         let json = Request::new("DELETE", "/ws").with("Accept", "application/json");

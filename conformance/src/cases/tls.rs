@@ -35,10 +35,10 @@ fn only_1_3(stage: &Stage<'_>) {
 fn client_hello_1_2() -> Vec<u8> {
     const SUITES: &[u8] = &[0xC0, 0x2B, 0xC0, 0x2F, 0xC0, 0x2C, 0xC0, 0x30];
     const EXTENSIONS: &[&[u8]] = &[
-        &[0, 10, 0, 6, 0, 4, 0, 0x1D, 0, 0x17],                 // supported_groups: x25519, secp256r1
-        &[0, 11, 0, 2, 1, 0],                                   // ec_point_formats: uncompressed
-        &[0, 13, 0, 8, 0, 6, 4, 3, 8, 4, 8, 7],                 // signature_algorithms
-        &[0, 23, 0, 0],                                         // extended_master_secret
+        &[0, 10, 0, 6, 0, 4, 0, 0x1D, 0, 0x17], // supported_groups: x25519, secp256r1
+        &[0, 11, 0, 2, 1, 0],                   // ec_point_formats: uncompressed
+        &[0, 13, 0, 8, 0, 6, 4, 3, 8, 4, 8, 7], // signature_algorithms
+        &[0, 23, 0, 0],                         // extended_master_secret
     ];
 
     let extensions = EXTENSIONS.concat();
