@@ -62,6 +62,7 @@ impl Relay {
         let mut rooms: Vec<_> = self.rooms.names().collect();
         self.rng.shuffle(&mut rooms);
         sink.notice(Notice::Draining { rooms: rooms.len() });
+        self.ledger.stats.draining = true;
         let total = u32::try_from(rooms.len()).unwrap_or(u32::MAX).max(1);
         self.drain.stage = Stage::Draining { rooms, total, started: self.now.monotonic };
         self.drain_due(sink);

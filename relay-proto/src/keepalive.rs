@@ -30,7 +30,9 @@ impl Connection {
             return pulse.judged_by;
         }
         let grace = timeout.saturating_sub(config.ping_interval.unwrap_or_default());
-        let silence = pulse.unanswered.map(|ping| (pulse.heard.max(pulse.moved) + timeout).max(ping + grace));
+        // A sender that is paused cannot be heard.
+        let unanswered = pulse.unanswered.filter(|_| self.intake.paused_until.is_none());
+        let silence = unanswered.map(|ping| (pulse.heard.max(pulse.moved) + timeout).max(ping + grace));
         let stall = self.outbox.outstanding().map(|write| write.since.max(pulse.moved) + timeout);
         let soonest = silence.into_iter().chain(stall).min();
         // Nothing to judge yet: a look from time to time finds a write that began since.
@@ -76,15 +78,20 @@ impl Relay {
         let now = self.now.monotonic;
         let connection = &mut self.connections[slot];
         let pulse = &mut connection.pulse;
-        let moving = progress.waiting > 0 && progress.acked > pulse.acked;
-        pulse.acked = progress.acked;
+        // Also if nobody is being judged: what moved before a ping must not be missed by the judgement that
+        // may follow right behind it.
+        if progress.waiting > 0 && pulse.acked.is_some_and(|acked| progress.acked > acked) {
+            pulse.moved = now;
+        }
+        pulse.acked = Some(progress.acked);
+        // A message that takes a minute to come is no silence, though no frame is whole yet.
+        if pulse.received.replace(progress.received).is_some_and(|received| progress.received > received) {
+            pulse.heard = now;
+        }
         if pulse.judged_by.take().is_none() || connection.member().is_none() {
             return;
         }
         let connection = &mut self.connections[slot];
-        if moving {
-            connection.pulse.moved = now;
-        }
         // It may have spoken since it was asked.
         if connection.silence_deadline(&self.config).is_some_and(|deadline| deadline <= now) {
             self.close(slot, Departure::Silent, sink);

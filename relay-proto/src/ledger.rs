@@ -3,13 +3,16 @@
 use core::time::Duration;
 
 use crate::envelope::{Lane, joinable};
-use crate::frame::Frame;
+use crate::frame::{Frame, MAX_HEADER_BYTES};
 use crate::slab::Slab;
 use crate::stats::{DropReason, Histogram, LaneStats, Stats};
 
 /// What a waiting message costs besides its bytes. Without it, a bound in bytes would not bound a flood of
 /// empty messages.
 const OVERHEAD_BYTES: usize = 64;
+
+/// At most what a waiting message costs besides its payload.
+pub(crate) const MAX_OVERHEAD_BYTES: usize = OVERHEAD_BYTES + MAX_HEADER_BYTES;
 
 /// A message on its way: its frame is encoded once and shared by all outboxes that hold its index.
 #[derive(Debug)]
@@ -42,19 +45,17 @@ pub(crate) enum Fate {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     payloads: Slab<Payload>,
-    /// Bytes of all payloads (rule S4).
-    held: usize,
     pub(crate) stats: Stats,
 }
 
 impl Ledger {
     pub(crate) fn new() -> Self {
-        Self { payloads: Slab::new(), held: 0, stats: Stats::default() }
+        Self { payloads: Slab::new(), stats: Stats::default() }
     }
 
     /// Takes up a message that nobody holds yet; [`release`](Self::release) ends its distribution.
     pub(crate) fn admit(&mut self, frame: Frame, lane: Lane) -> u32 {
-        self.held += cost(&frame);
+        self.stats.held_bytes += cost(&frame) as u64;
         self.payloads.insert(Payload { frame, lane, holders: 1, joinable: None }).0
     }
 
@@ -87,7 +88,7 @@ impl Ledger {
         let entry = &mut self.payloads[payload];
         entry.holders -= 1;
         if entry.holders == 0 {
-            self.held -= cost(&entry.frame);
+            self.stats.held_bytes -= cost(&entry.frame) as u64;
             self.payloads.remove(payload);
         }
     }
@@ -110,11 +111,6 @@ impl Ledger {
     pub(crate) fn waited(&mut self, lane: Lane, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.lane(lane).waited.observe(Histogram::WAIT, micros);
-    }
-
-    /// Bytes that wait anywhere, shared ones counted once (rule S4).
-    pub(crate) fn held(&self) -> usize {
-        self.held
     }
 
     fn lane(&mut self, lane: Lane) -> &mut LaneStats {

@@ -54,8 +54,6 @@ pub struct Facts {
     pub version: &'static str,
     /// Until when the served certificate is valid, in Unix seconds; none without TLS.
     pub certificate_expiry: Option<i64>,
-    /// Whether the relay is stopping (rule D1).
-    pub draining: bool,
     /// What the kernel knows of the process.
     pub process: Process,
 }
@@ -235,7 +233,7 @@ macro_rules! metrics {
 metrics! {
     "relay_build_info", ["version", "adapter"], Info, "What is running.",
         |s| alloc::vec![s.facts.version.into(), s.facts.adapter.into()];
-    "relay_draining", [], Gauge, "1 while the relay is stopping.", |s| one(u64::from(s.facts.draining));
+    "relay_draining", [], Gauge, "1 while the relay is stopping.", |s| one(u64::from(s.stats.draining));
     "relay_certificate_expiry_timestamp_seconds", [], Gauge,
         "Until when the served certificate is valid, in Unix time; +Inf without TLS.",
         |s| one(expiry(s.facts.certificate_expiry));
@@ -278,6 +276,9 @@ metrics! {
     "relay_queued_bytes", ["lane"], Gauge,
         "Payload bytes that wait or are being written, once for each receiver.",
         |s| by_lane(s, |lane| lane.waiting.bytes);
+    "relay_held_bytes", [], Gauge,
+        "What waits anywhere, a payload counted once for all its receivers, as RELAY_MAX_QUEUED_BYTES bounds it.",
+        |s| one(s.stats.held_bytes);
     "relay_slow_consumer_closes_total", [], Counter, "Receivers that were closed for being slow.",
         |s| one(s.stats.slow_consumers);
     "relay_sender_pauses_total", [], Counter, "Times that a sender was made to wait by its receive limit.",

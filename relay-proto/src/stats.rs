@@ -125,6 +125,10 @@ pub struct Stats {
     pub guests: u64,
     /// Live rooms.
     pub rooms: u64,
+    /// Whether the relay is stopping (rule D1).
+    pub draining: bool,
+    /// Bytes that wait anywhere: a payload counts once, however many receivers it has (rule S4).
+    pub held_bytes: u64,
     /// Upgrades.
     pub accepted: u64,
     /// By the position of their code in [`Refusal::CODES`].

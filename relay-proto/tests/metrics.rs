@@ -133,7 +133,6 @@ fn facts() -> Facts {
         adapter: "tokio",
         version: "1.2.3",
         certificate_expiry: Some(1_800_000_000),
-        draining: false,
         process: Process {
             cpu: Some(Duration::from_millis(2500)),
             resident_bytes: Some(8192),
@@ -446,7 +445,7 @@ fn what_is_given_is_told() {
     scrape.expect("relay_limit_rooms", &[], 17.0);
     scrape.expect("relay_limit_voice_age_seconds", &[], 0.25);
     scrape.expect("relay_limit_message_size_bytes", &[], 1_048_576.0);
-    scrape.expect("relay_limit_data_queue_bytes", &[], 4_194_304.0);
+    scrape.expect("relay_limit_data_queue_bytes", &[], 4_194_600.0);
     scrape.expect("relay_certificate_expiry_timestamp_seconds", &[], 1.8e9);
     scrape.expect("process_cpu_seconds_total", &[], 2.5);
     scrape.expect("process_resident_memory_bytes", &[], 8192.0);
@@ -454,9 +453,10 @@ fn what_is_given_is_told() {
     scrape.expect("process_max_fds", &[], 1024.0);
     scrape.expect("process_start_time_seconds", &[], 1_700_000_000.25);
 
-    let none = World::new(&[("RELAY_MAX_ROOMS", "0"), ("RELAY_PING_INTERVAL", "0")]);
-    let draining = Facts { certificate_expiry: None, draining: true, process: Process::default(), ..facts() };
-    let scrape = Scrape::parse(&render(none.relay.stats(), &none.config, draining));
+    let mut none = World::new(&[("RELAY_MAX_ROOMS", "0"), ("RELAY_PING_INTERVAL", "0")]);
+    none.handle(Event::Drain);
+    let nothing = Facts { certificate_expiry: None, process: Process::default(), ..facts() };
+    let scrape = Scrape::parse(&render(none.relay.stats(), &none.config, nothing));
     scrape.expect("relay_draining", &[], 1.0);
     for unlimited in [
         "relay_limit_rooms",
