@@ -53,7 +53,7 @@ impl Relay {
         let line = relay.wait_for("listening");
         // `addr=127.0.0.1:1 ` as text, `"addr":"127.0.0.1:1"` as JSON.
         let is_addr = |part: &&str| part.starts_with("127.0.0.1:");
-        relay.addr = line.split([' ', '=', '"']).find(is_addr).unwrap().to_owned();
+        line.split([' ', '=', '"']).find(is_addr).unwrap().clone_into(&mut relay.addr);
         relay
     }
 
