@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use crate::host::{Broken, Host, Link, PATIENCE, Received, Switch};
+use crate::host::{Broken, Certificate, Host, Link, PATIENCE, Received, Switch};
 
 /// One read takes up to this much.
 const READ_BYTES: usize = 64 * 1024;
@@ -52,6 +52,16 @@ impl Sockets {
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket takes a time-out");
         stream
     }
+}
+
+/// The certificate that is shown to a client, in DER.
+pub fn shown_certificate(address: SocketAddr, Tls { config, name }: &Tls) -> Vec<u8> {
+    let mut stream = Sockets::new(address, None).connect();
+    let config = Arc::clone(config);
+    let mut connection =
+        ClientConnection::new(config, name.clone()).expect("the configuration fits the name");
+    connection.complete_io(&mut stream).unwrap_or_else(|error| panic!("no handshake: {error}"));
+    connection.peer_certificates().and_then(<[_]>::first).expect("a server shows one").to_vec()
 }
 
 impl Host for Sockets {
@@ -104,6 +114,8 @@ pub struct Local<S> {
     pub sockets: Sockets,
     /// How to steer it.
     pub switch: S,
+    /// How to replace its certificate, if it has one.
+    pub certificate: Option<Box<dyn Certificate>>,
 }
 
 impl<S: Switch> Host for Local<S> {
@@ -125,6 +137,10 @@ impl<S: Switch> Host for Local<S> {
 
     fn switch(&self) -> Option<&dyn Switch> {
         Some(&self.switch)
+    }
+
+    fn certificate(&self) -> Option<&dyn Certificate> {
+        self.certificate.as_deref()
     }
 
     fn encrypted(&self) -> bool {

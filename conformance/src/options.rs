@@ -86,7 +86,10 @@ fn target(url: &str, trust: Option<Trust>) -> Result<(SocketAddr, Option<Tls>), 
         "ws" => None,
         "wss" => {
             let trust = trust.ok_or("wss needs --ca FILE or --insecure")?;
-            Some(Tls { config: Arc::new(client_config(trust)?), name: ServerName::try_from(host.to_owned())? })
+            Some(Tls {
+                config: Arc::new(client_config(trust)?),
+                name: ServerName::try_from(host.to_owned())?,
+            })
         }
         other => return Err(format!("{other}:// is neither ws:// nor wss://").into()),
     };

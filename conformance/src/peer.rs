@@ -200,7 +200,8 @@ impl Peer<'_> {
             return Some(self.answer_rest(answer, request));
         }
         let key = request.field("Sec-WebSocket-Key");
-        let accept = [KEY, OTHER_KEY].iter().find(|(known, _)| Some(*known) == key).map(|(_, accept)| *accept);
+        let accept =
+            [KEY, OTHER_KEY].iter().find(|(known, _)| Some(*known) == key).map(|(_, accept)| *accept);
         let mut fields: Vec<_> =
             answer.fields.iter().map(|(name, value)| (name.to_lowercase(), value.as_str())).collect();
         fields.sort_unstable();
@@ -237,13 +238,13 @@ impl Peer<'_> {
 impl Peer<'_> {
     /// What comes next.
     #[track_caller]
-    pub fn next(&mut self) -> Seen {
-        self.next_within(PATIENCE)
+    pub fn see(&mut self) -> Seen {
+        self.see_within(PATIENCE)
     }
 
     /// What comes next, if it comes in that time.
     #[track_caller]
-    pub fn next_within(&mut self, within: Duration) -> Seen {
+    pub fn see_within(&mut self, within: Duration) -> Seen {
         let until = self.deadline(within);
         loop {
             if let Some(message) = self.joined.pop_front() {
@@ -269,7 +270,7 @@ impl Peer<'_> {
 
     /// The next message as it was framed, joined or not.
     #[track_caller]
-    pub fn next_framed(&mut self) -> Vec<u8> {
+    pub fn see_framed(&mut self) -> Vec<u8> {
         assert!(self.joined.is_empty(), "{}: part of a frame was read already", self.name);
         match self.frame_until(self.deadline(PATIENCE)) {
             Ok(frame) if frame.opcode == opcode::BINARY => frame.payload,
@@ -281,7 +282,7 @@ impl Peer<'_> {
     #[track_caller]
     pub fn expect(&mut self, payload: impl AsRef<[u8]>) {
         let payload = payload.as_ref();
-        match self.next() {
+        match self.see() {
             Seen::Message(message) if message == payload => self.note(&format!("< {}", show(payload))),
             other => self.fail(&format!("expected {}, saw {}", show(payload), describe(&other))),
         }
@@ -290,7 +291,7 @@ impl Peer<'_> {
     /// Expects the leave notice of that peer, byte for byte (rule R6), but for its time.
     #[track_caller]
     pub fn expect_leave(&mut self, of: &str) {
-        let seen = self.next();
+        let seen = self.see();
         let Seen::Message(message) = &seen else {
             self.fail(&format!("expected the leave notice of {of:?}, saw {}", describe(&seen)));
         };
@@ -312,7 +313,7 @@ impl Peer<'_> {
     /// Expects a pong.
     #[track_caller]
     pub fn expect_pong(&mut self, payload: impl AsRef<[u8]>) {
-        match self.next() {
+        match self.see() {
             Seen::Pong(pong) if pong == payload.as_ref() => self.note(&format!("< pong {}", show(&pong))),
             other => self.fail(&format!("expected a pong, saw {}", describe(&other))),
         }
@@ -321,9 +322,9 @@ impl Peer<'_> {
     /// Expects a close frame, and the end behind it.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16, reason: &str) {
-        match self.next() {
+        match self.see() {
             Seen::Close(Some(c), r) if c == code && r == reason => {
-                self.note(&format!("< close {code} {reason}").trim_end().to_owned());
+                self.note(format!("< close {code} {reason}").trim_end());
             }
             other => self.fail(&format!("expected close {code} {reason}, saw {}", describe(&other))),
         }
@@ -333,7 +334,7 @@ impl Peer<'_> {
     /// Expects a close frame with that code and whatever explanation, and the end behind it.
     #[track_caller]
     pub fn expect_close_code(&mut self, code: u16) {
-        match self.next() {
+        match self.see() {
             Seen::Close(Some(c), reason) if c == code => self.note(&format!("< close {code} {reason}")),
             other => self.fail(&format!("expected close {code}, saw {}", describe(&other))),
         }
@@ -343,7 +344,7 @@ impl Peer<'_> {
     /// Expects that the relay has finished sending.
     #[track_caller]
     pub fn expect_end(&mut self) {
-        match self.next() {
+        match self.see() {
             Seen::End => {}
             other => self.fail(&format!("expected the end, saw {}", describe(&other))),
         }
@@ -352,7 +353,7 @@ impl Peer<'_> {
     /// Expects that the connection ends, in good order or not, before anything else comes.
     #[track_caller]
     pub fn expect_gone(&mut self) {
-        match self.next() {
+        match self.see() {
             Seen::End | Seen::Reset => self.note("< gone"),
             other => self.fail(&format!("expected to be cut off, saw {}", describe(&other))),
         }

@@ -89,8 +89,7 @@ pub fn encode(bytes: &[u8]) -> String {
 
 /// `/ws` with a query.
 pub fn target(parameters: &[(&str, &str)]) -> String {
-    let pairs: Vec<_> =
-        parameters.iter().map(|(name, value)| format!("{name}={}", percent(value))).collect();
+    let pairs: Vec<_> = parameters.iter().map(|(name, value)| format!("{name}={}", percent(value))).collect();
     format!("/ws?{}", pairs.join("&"))
 }
 

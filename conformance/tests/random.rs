@@ -43,24 +43,59 @@ const WIDE: &[(&str, &str)] = &[("RELAY_COALESCE_MS", "0"), ("RELAY_BATCH", "off
 
 #[derive(Clone, Debug)]
 enum Step {
-    Open { ip: u8 },
+    Open {
+        ip: u8,
+    },
     /// Opens, asks, and has the answer written: most of what is interesting comes after that.
-    Join { ip: u8, request: usize },
-    Connect { conn: usize, request: usize },
-    Message { conn: usize, payload: usize, times: usize },
-    Ping { conn: usize, len: usize },
-    Pong { conn: usize },
-    PeerClose { conn: usize, code: Option<u16> },
-    Fault { conn: usize, fault: usize },
-    Sent { conn: usize },
-    Acked { conn: usize, acked: u64, waiting: u64 },
-    Disconnect { conn: usize },
+    Join {
+        ip: u8,
+        request: usize,
+    },
+    Connect {
+        conn: usize,
+        request: usize,
+    },
+    Message {
+        conn: usize,
+        payload: usize,
+        times: usize,
+    },
+    Ping {
+        conn: usize,
+        len: usize,
+    },
+    Pong {
+        conn: usize,
+    },
+    PeerClose {
+        conn: usize,
+        code: Option<u16>,
+    },
+    Fault {
+        conn: usize,
+        fault: usize,
+    },
+    Sent {
+        conn: usize,
+    },
+    Acked {
+        conn: usize,
+        acked: u64,
+        waiting: u64,
+    },
+    Disconnect {
+        conn: usize,
+    },
     Tick,
     Drain,
     /// Time passes; the adapter may be late with its ticks.
-    Pass { ms: u64 },
+    Pass {
+        ms: u64,
+    },
     /// The wall clock is set.
-    Set { unix: u64 },
+    Set {
+        unix: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -165,7 +200,10 @@ impl World {
             Step::Message { conn, payload, times } => {
                 for _ in 0..times {
                     if self.conn(conn).is_some_and(|conn| !conn.paused) {
-                        self.tell(conn, Phase::Frames, |conn| Event::Message { conn, payload: payload_of(payload) });
+                        self.tell(conn, Phase::Frames, |conn| Event::Message {
+                            conn,
+                            payload: payload_of(payload),
+                        });
                     }
                 }
             }
@@ -300,10 +338,9 @@ impl World {
     fn check(&mut self, action: &Action) {
         let (id, write, next) = match *action {
             Action::Respond { conn, .. } => (conn, true, Some(Phase::Deaf)),
-            // What the peer has sent in the meantime is still told of.
-            Action::Close { conn, .. } => (conn, true, None),
             Action::Upgrade { conn, .. } => (conn, true, Some(Phase::Frames)),
-            Action::Send { conn, .. } => (conn, true, None),
+            // After a close, what the peer has sent in the meantime is still told of.
+            Action::Send { conn, .. } | Action::Close { conn, .. } => (conn, true, None),
             Action::Abort { conn } => (conn, false, Some(Phase::Dead)),
             Action::Probe { conn } | Action::Pause { conn } | Action::Resume { conn } => (conn, false, None),
             Action::Exit => return,
@@ -351,16 +388,8 @@ impl World {
 
 fn payload_of(number: usize) -> Bytes {
     let large = vec![b'x'; 900];
-    let payloads: [&[u8]; 8] = [
-        b"",
-        b"{\"n\":1}",
-        b"{\"from\":\"p\"}",
-        b"{\"from\":\"q\"}",
-        b"{\n}",
-        b"KV",
-        b"KV voice",
-        &large,
-    ];
+    let payloads: [&[u8]; 8] =
+        [b"", b"{\"n\":1}", b"{\"from\":\"p\"}", b"{\"from\":\"q\"}", b"{\n}", b"KV", b"KV voice", &large];
     Bytes::copy_from_slice(payloads[number % payloads.len()])
 }
 
@@ -382,7 +411,8 @@ fn requests() -> &'static [Vec<u8>] {
         targets.push(rooms[0].guest_target_with("no token"));
         targets.push("/ws".to_owned());
         let mut requests: Vec<_> = targets.iter().map(|target| Request::upgrade(target)).collect();
-        requests.extend(targets.iter().map(|target| Request::upgrade(target).with("X-Real-IP", "198.51.100.7")));
+        requests
+            .extend(targets.iter().map(|target| Request::upgrade(target).with("X-Real-IP", "198.51.100.7")));
         requests.extend(targets.iter().map(|target| Request::get(target)));
         requests.extend([Request::get("/"), Request::new("HEAD", "/health"), Request::new("POST", "/ws")]);
         requests.iter().map(Request::encode).collect()
@@ -391,7 +421,9 @@ fn requests() -> &'static [Vec<u8>] {
 
 fn play(manners: Manners, vars: &[(&str, &str)], steps: &[Step]) -> World {
     let mut world = World::new(manners, vars);
-    steps.iter().for_each(|step| world.take(step));
+    for step in steps {
+        world.take(step);
+    }
     world
 }
 

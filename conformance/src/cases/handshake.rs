@@ -24,8 +24,10 @@ fn query(stage: &Stage<'_>) {
     // Spaces as `+`, other names ignored, the first of several values, an encoded name.
     let id: String = room.id.bytes().map(|byte| format!("%{byte:02x}")).collect();
     let plus = id.replace("%20", "+");
-    let mut host =
-        stage.join("host", &format!("/ws?x=%ff&room={plus}&room=other&toke%6E={token}&&token=x&pubkey={pubkey}&y"));
+    let mut host = stage.join(
+        "host",
+        &format!("/ws?x=%ff&room={plus}&room=other&toke%6E={token}&&token=x&pubkey={pubkey}&y"),
+    );
     let mut guest = stage.guest(&room, "guest");
     let empty_pubkey = format!("{}&pubkey=", room.guest_target("guest 2"));
     let mut guest_2 = stage.join("guest 2", &empty_pubkey);
@@ -50,7 +52,12 @@ fn plain_get_changes_nothing(stage: &Stage<'_>) {
 
     // The room's key is the one that it was, and nobody has come or gone.
     let token = stranger.token("x", "guest");
-    stage.refused("a guest of the stranger", &room.guest_target_with(&token), 401, "invalid token: invalid signature");
+    stage.refused(
+        "a guest of the stranger",
+        &room.guest_target_with(&token),
+        401,
+        "invalid token: invalid signature",
+    );
     let mut guest = stage.guest(&room, "guest");
     stage.fence(&mut guest, &mut [&mut host]);
     stage.fence(&mut host, &mut [&mut guest]);

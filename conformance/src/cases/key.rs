@@ -61,7 +61,8 @@ fn not_on_the_curve() -> [u8; 32] {
 /// With such a key, a signature can be made that holds for any message.
 fn weak_keys(stage: &Stage<'_>) {
     let room = stage.room("weak");
-    let mut encodings: Vec<[u8; 32]> = EIGHT_TORSION.iter().map(|point| point.compress().to_bytes()).collect();
+    let mut encodings: Vec<[u8; 32]> =
+        EIGHT_TORSION.iter().map(|point| point.compress().to_bytes()).collect();
     // RFC 8032 section 5.1.3: the same points with a y of p, p + 1, and a sign where x is zero.
     let p = |low: u8, high: u8| {
         let mut bytes = [0xFF; 32];

@@ -117,7 +117,11 @@ fn json(stage: &Stage<'_>) {
         (Request::upgrade("/ws?room=r&token=t&pubkey=k"), "invalid_pubkey", "invalid pubkey"),
         (Request::upgrade(&nobody.guest_target("x")), "room_not_found", "room not found"),
         (Request::upgrade(&room.guest_target_with("x")), "invalid_token", "invalid token: malformed JWT"),
-        (Request::upgrade(&room.guest_target_with(&nobody_at(&room, &nobody))), "room_mismatch", "room mismatch"),
+        (
+            Request::upgrade(&room.guest_target_with(&nobody_at(&room, &nobody))),
+            "room_mismatch",
+            "room mismatch",
+        ),
         (
             Request::upgrade(&room.host_target_with(&room.token("x", "guest"))),
             "role_mismatch",

@@ -112,22 +112,22 @@ fn max_clients(stage: &Stage<'_>) {
 fn fifty_guests_at_once(stage: &Stage<'_>) {
     let room = stage.room("rush");
     let mut host = stage.host(&room, "host");
-    let requests = (0..50).map(|guest| room.guest_target(&format!("guest {guest}"))).collect();
-    let mut guests = rush(stage, requests, "room full");
+    let targets: Vec<_> = (0..50).map(|guest| room.guest_target(&format!("guest {guest}"))).collect();
+    let mut guests = rush(stage, &targets, "room full");
     assert_eq!(guests.len(), 19, "the host has one of the 20 places");
     stage.transcript.note(format!("of 50 guests, {} were let in", guests.len()));
     stage.fence(&mut host, &mut guests.iter_mut().collect::<Vec<_>>());
 }
 
 fn fifty_rooms_at_once(stage: &Stage<'_>) {
-    let requests = (0..50).map(|n| stage.room(&format!("rush {n}")).host_target("host")).collect();
-    let hosts = rush(stage, requests, "max rooms reached");
+    let targets: Vec<_> = (0..50).map(|n| stage.room(&format!("rush {n}")).host_target("host")).collect();
+    let hosts = rush(stage, &targets, "max rooms reached");
     assert_eq!(hosts.len(), 20);
     stage.transcript.note(format!("of 50 rooms, {} were opened", hosts.len()));
 }
 
 /// Sends all requests before it reads the first answer; gives back who was let in.
-fn rush<'h>(stage: &Stage<'h>, targets: Vec<String>, refusal: &str) -> Vec<Peer<'h>> {
+fn rush<'h>(stage: &Stage<'h>, targets: &[String], refusal: &str) -> Vec<Peer<'h>> {
     stage.transcript.unrecorded(|| {
         let waiting: Vec<_> = targets
             .iter()
@@ -138,15 +138,14 @@ fn rush<'h>(stage: &Stage<'h>, targets: Vec<String>, refusal: &str) -> Vec<Peer<
                 (peer, request)
             })
             .collect();
-        let admitted = waiting.into_iter().filter_map(|(mut peer, request)| {
-            match peer.upgraded_or_refused(&request) {
+        let admitted =
+            waiting.into_iter().filter_map(|(mut peer, request)| match peer.upgraded_or_refused(&request) {
                 None => Some(peer),
                 Some(answer) => {
                     assert_eq!((answer.status, answer.body.trim_end()), (503, refusal));
                     None
                 }
-            }
-        });
+            });
         admitted.collect()
     })
 }
@@ -171,7 +170,7 @@ fn leave_notice(stage: &Stage<'_>) {
     stage.guest(&room, "guest 1").leave();
     let mut guest = stage.guest(&room, "guest 2");
     guest.frame(&ClientFrame::new(crate::frame::opcode::CLOSE, ""));
-    assert_eq!(guest.next(), Seen::Close(None, String::new()), "a close without a code is answered so");
+    assert_eq!(guest.see(), Seen::Close(None, String::new()), "a close without a code is answered so");
     let mut guest = stage.guest(&room, "guest 3");
     guest.frame(&ClientFrame::close(4321, "custom"));
     guest.expect_close(4321, "");
@@ -194,14 +193,9 @@ fn leave_notice(stage: &Stage<'_>) {
 fn leave_notice_is_escaped(stage: &Stage<'_>) {
     let room = stage.room("escaped");
     let mut host = stage.host(&room, "host");
-    for id in [
-        r#"x","type":"session:end"#,
-        r"back\slash",
-        r#"\""#,
-        "Zoë 🦀",
-        "</script>&amp;'",
-        "\u{2028}\u{feff}",
-    ] {
+    for id in
+        [r#"x","type":"session:end"#, r"back\slash", r#"\""#, "Zoë 🦀", "</script>&amp;'", "\u{2028}\u{feff}"]
+    {
         stage.join("guest", &room.guest_target(id)).leave();
         host.expect_leave(id);
         // The same when it was learned (rule R8).

@@ -309,7 +309,9 @@ fn peer_id(stage: &Stage<'_>) {
         }
         let too_long = format!("{longest}p");
         let too_long_in_bytes = "ä".repeat(LONGEST_ID_BYTES / 2 + 1);
-        for id in ["\0", "a\nb", "\r", "\t", "\u{1f}", "\u{7f}", "\u{80}", "\u{9f}", &too_long, &too_long_in_bytes] {
+        for id in
+            ["\0", "a\nb", "\r", "\t", "\u{1f}", "\u{7f}", "\u{80}", "\u{9f}", &too_long, &too_long_in_bytes]
+        {
             door.refuses(&format!("{id:?}"), &door.room.token(id, "guest"), "invalid peer_id");
         }
     });

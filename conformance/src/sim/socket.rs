@@ -4,11 +4,11 @@ use bytes::{Buf, Bytes};
 use relay_proto::frame::{Batch, Frame};
 use relay_proto::http::Head;
 use relay_proto::{Action, ConnId, Event, Fault};
-use tungstenite::error::{Error, ProtocolError};
-use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::Message;
+use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
 use super::pipe::{Inlet, Pipe};
 use crate::host::Received;
