@@ -209,7 +209,7 @@ impl Relay {
     fn respond(&mut self, slot: u32, response: Response, sink: &mut impl Sink) {
         let now = self.now.monotonic;
         let connection = &mut self.connections[slot];
-        connection.phase = Phase::Closing(Closing { until: now + CLOSING, frame: None, echo: CLOSING });
+        connection.phase = Phase::Closing(Closing { until: now + CLOSING, frame: None, echo: None });
         connection.outbox.occupy(now);
         self.arm(slot);
         sink.action(Action::Respond { conn: self.id(slot), response });

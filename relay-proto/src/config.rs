@@ -9,6 +9,8 @@ use core::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::ledger::MAX_OVERHEAD_BYTES;
+
 /// Everything that the machine decides by. A limit of `usize::MAX` is none, and so is a time of `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -57,7 +59,7 @@ pub struct Config {
 impl Config {
     /// Rule S3: never below four messages of the largest size.
     pub fn data_bound(&self) -> usize {
-        self.data_queue_bytes.max(self.max_message_size.saturating_mul(4))
+        self.data_queue_bytes.max(self.max_message_size.saturating_add(MAX_OVERHEAD_BYTES).saturating_mul(4))
     }
 }
 
@@ -131,8 +133,8 @@ impl Settings {
     fn judge(&self) -> Result<(), SettingsError> {
         let alone = |name, remedy| Err(SettingsError { name, value: String::new(), remedy });
         match (&self.tls_cert, &self.tls_key) {
-            (Some(_), None) => return alone("RELAY_TLS_KEY", "to be set together with RELAY_TLS_CERT"),
-            (None, Some(_)) => return alone("RELAY_TLS_CERT", "to be set together with RELAY_TLS_KEY"),
+            (Some(_), None) => return alone("RELAY_TLS_KEY", "set together with RELAY_TLS_CERT"),
+            (None, Some(_)) => return alone("RELAY_TLS_CERT", "set together with RELAY_TLS_KEY"),
             (Some(_), Some(_)) | (None, None) => {}
         }
         if let (Some(ping), Some(pong)) = (self.relay.ping_interval, self.relay.pong_timeout)
@@ -227,6 +229,7 @@ pub struct Variable {
 }
 
 const LIMIT: &str = "a whole number; 0 is no limit";
+const RATE: &str = "a whole number up to 4294967295; 0 is no limit";
 const SECONDS: &str = "a number of seconds such as 10 or 0.5; 0 is no limit";
 const MILLISECONDS: &str = "a whole number of milliseconds up to 60000; 0 is off";
 const SWITCH: &str = "on or off";
@@ -262,7 +265,7 @@ variables! {
         |s, v| { s.relay.max_message_size = number(v).filter(|n| (1..=1 << 28).contains(n))?; Some(()) };
     "RELAY_ROOM_IDLE_TIMEOUT", "3600", SECONDS, "how long a room may be silent",
         |s, v| { s.relay.room_idle_timeout = seconds(v)?; Some(()) };
-    "RELAY_RATE_LIMIT_PER_IP", "100", LIMIT, "requests to `/ws` per second and address; twice that at once",
+    "RELAY_RATE_LIMIT_PER_IP", "100", RATE, "requests to `/ws` per second and address; twice that at once",
         |s, v| { s.relay.rate_limit_per_ip = rate(v)?; Some(()) };
     "RELAY_HANDSHAKE_TIMEOUT", "10", SECONDS, "from accept to the end of the request head, TLS included",
         |s, v| { s.relay.handshake_timeout = seconds(v)?; Some(()) };
@@ -289,9 +292,9 @@ variables! {
         |s, v| { s.relay.max_connections = limit(v)?; Some(()) };
     "RELAY_MAX_CONNECTIONS_PER_IP", "0", LIMIT, "sockets of one address; IPv6 counts by /64",
         |s, v| { s.relay.max_connections_per_ip = limit(v)?; Some(()) };
-    "RELAY_MAX_BYTES_PER_SECOND", "0", LIMIT, "what one client may send before it is read more slowly",
+    "RELAY_MAX_BYTES_PER_SECOND", "0", RATE, "what one client may send before it is read more slowly",
         |s, v| { s.relay.max_bytes_per_second = rate(v)?; Some(()) };
-    "RELAY_MAX_MESSAGES_PER_SECOND", "0", LIMIT, "what one client may send before it is read more slowly",
+    "RELAY_MAX_MESSAGES_PER_SECOND", "0", RATE, "what one client may send before it is read more slowly",
         |s, v| { s.relay.max_messages_per_second = rate(v)?; Some(()) };
     "RELAY_TRUSTED_PROXIES", "127.0.0.0/8,::1/128", "networks such as 10.0.0.0/8,::1/128, or none",
         "whose `X-Forwarded-For` and `X-Real-IP` are believed",

@@ -65,8 +65,8 @@ pub(crate) struct Closing {
     pub(crate) until: Duration,
     /// The close frame, while it cannot be written yet.
     pub(crate) frame: Option<CloseFrame>,
-    /// How long to wait for the peer once the close frame is written.
-    pub(crate) echo: Duration,
+    /// How long to wait for the peer's end once the close frame is written, if that is not to be `until`.
+    pub(crate) echo: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +89,8 @@ pub(crate) struct Pulse {
     pub(crate) unanswered: Option<Duration>,
     /// What the peer had acknowledged when it was last asked for.
     pub(crate) acked: Option<u64>,
+    /// What had come from the peer then.
+    pub(crate) received: Option<u64>,
     /// A probe was sent that decides over life and death, and is to be answered until then.
     pub(crate) judged_by: Option<Duration>,
     /// When its silence was last looked at.

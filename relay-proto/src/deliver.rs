@@ -115,13 +115,13 @@ impl Relay {
         let connection = &mut self.connections[slot];
         match &mut connection.phase {
             Phase::Closing(Closing { frame: Some(_), .. }) => self.write_close(slot, sink),
-            // An answer or a close frame was the last thing to write; now it is the peer's turn.
-            Phase::Closing(closing) => {
-                closing.until = now + closing.echo;
+            // The close frame was the last thing to write; now it is the peer's turn.
+            Phase::Closing(Closing { until, echo: Some(echo), .. }) => {
+                *until = now + *echo;
                 self.arm(slot);
             }
             Phase::Member(_) if written.ping => self.arm(slot),
-            Phase::Member(_) | Phase::Handshake { .. } => {}
+            Phase::Closing(_) | Phase::Member(_) | Phase::Handshake { .. } => {}
         }
     }
 

@@ -114,10 +114,10 @@ impl Relay {
         let frame = Some(departure.close_frame());
         connection.phase = Phase::Closing(if departure == Departure::Restart {
             // What waits is flushed first.
-            Closing { until: now + drain::FLUSH, frame, echo: drain::ECHO }
+            Closing { until: now + drain::FLUSH, frame, echo: Some(drain::ECHO) }
         } else {
             connection.outbox.clear(Self::drop_reason(departure), &mut self.ledger);
-            Closing { until: now + CLOSING, frame, echo: CLOSING }
+            Closing { until: now + CLOSING, frame, echo: None }
         });
         self.heaviest.remove(&(connection.weight, slot));
         connection.weight = 0;
@@ -178,7 +178,7 @@ impl Relay {
         // From here on the room does not know it, so that it gets no message any more.
         let now = self.now.monotonic;
         self.connections[slot].phase =
-            Phase::Closing(Closing { until: now + CLOSING, frame: None, echo: CLOSING });
+            Phase::Closing(Closing { until: now + CLOSING, frame: None, echo: None });
         self.rooms[index].members.retain(|other| *other != slot);
         if self.rooms[index].members.is_empty() {
             self.ledger.stats.rooms -= 1;

@@ -106,6 +106,8 @@ pub struct Progress {
     pub acked: u64,
     /// Bytes that the kernel holds and the peer has not acknowledged.
     pub waiting: u64,
+    /// Bytes that have come from the peer since the connection began, whether they were read or not.
+    pub received: u64,
 }
 
 /// What a peer can do wrong before the machine sees a message.

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 const COPY_BYTES: usize = 4096;
 
 /// The longest header of an unmasked frame: 2 bytes, and 8 of extended length.
-const MAX_HEADER_BYTES: usize = 10;
+pub(crate) const MAX_HEADER_BYTES: usize = 10;
 
 /// RFC 6455 section 5.5: the payload of a control frame.
 pub const MAX_CONTROL_BYTES: usize = 125;

@@ -30,7 +30,9 @@ impl Connection {
             return pulse.judged_by;
         }
         let grace = timeout.saturating_sub(config.ping_interval.unwrap_or_default());
-        let silence = pulse.unanswered.map(|ping| (pulse.heard.max(pulse.moved) + timeout).max(ping + grace));
+        // A sender that is paused cannot be heard.
+        let unanswered = pulse.unanswered.filter(|_| self.intake.paused_until.is_none());
+        let silence = unanswered.map(|ping| (pulse.heard.max(pulse.moved) + timeout).max(ping + grace));
         let stall = self.outbox.outstanding().map(|write| write.since.max(pulse.moved) + timeout);
         let soonest = silence.into_iter().chain(stall).min();
         // Nothing to judge yet: a look from time to time finds a write that began since.
@@ -82,6 +84,10 @@ impl Relay {
             pulse.moved = now;
         }
         pulse.acked = Some(progress.acked);
+        // A message that takes a minute to come is no silence, though no frame is whole yet.
+        if pulse.received.replace(progress.received).is_some_and(|received| progress.received > received) {
+            pulse.heard = now;
+        }
         if pulse.judged_by.take().is_none() || connection.member().is_none() {
             return;
         }

@@ -3,13 +3,16 @@
 use core::time::Duration;
 
 use crate::envelope::{Lane, joinable};
-use crate::frame::Frame;
+use crate::frame::{Frame, MAX_HEADER_BYTES};
 use crate::slab::Slab;
 use crate::stats::{DropReason, Histogram, LaneStats, Stats};
 
 /// What a waiting message costs besides its bytes. Without it, a bound in bytes would not bound a flood of
 /// empty messages.
 const OVERHEAD_BYTES: usize = 64;
+
+/// At most what a waiting message costs besides its payload.
+pub(crate) const MAX_OVERHEAD_BYTES: usize = OVERHEAD_BYTES + MAX_HEADER_BYTES;
 
 /// A message on its way: its frame is encoded once and shared by all outboxes that hold its index.
 #[derive(Debug)]

@@ -184,7 +184,7 @@ impl Outbox {
                 break;
             }
             let from = self.in_flight.len();
-            let count = if config.batch { self.joinable_run(ledger) } else { 1 };
+            let count = if config.batch { self.joinable_run(MAX_BATCH_BYTES - taken, ledger) } else { 1 };
             for waiting in self.data.drain(..count) {
                 taken += waiting.cost as usize;
                 ledger.waited(Lane::Data, now.saturating_sub(waiting.since));
@@ -197,13 +197,14 @@ impl Outbox {
         }
     }
 
-    /// How many messages at the front of the data lane may become one (rule M3); at least one.
-    fn joinable_run(&self, ledger: &mut Ledger) -> usize {
+    /// How many messages at the front of the data lane may become one (rule M3) without exceeding `room`; at
+    /// least one.
+    fn joinable_run(&self, room: usize, ledger: &mut Ledger) -> usize {
         let mut bytes = 0;
         let fits = |waiting: &&Waiting| {
             // The cost of a frame is more than its payload and a line break.
             bytes += waiting.cost as usize;
-            bytes <= MAX_JOINED_BYTES && ledger.joinable(waiting.payload)
+            bytes <= room.min(MAX_JOINED_BYTES) && ledger.joinable(waiting.payload)
         };
         if self.data.len() < 2 { 1 } else { self.data.iter().take_while(fits).count().max(1) }
     }

@@ -81,11 +81,13 @@ impl Relay {
     pub fn open(&mut self, now: Now, ip: IpAddr, sink: &mut impl Sink) -> Option<ConnId> {
         self.advance(now);
         let ip = ip.to_canonical();
+        if !self.drain.accepts() {
+            return self.turn_away(ip, Refusal::Draining, sink);
+        }
         // A proxy's sockets belong to many clients: they are counted when the head tells for whom.
         let proxied = self.config.trusted_proxies.iter().any(|network| network.contains(&ip));
         let counted = (!proxied).then(|| Origin::of(ip));
-        let room = self.drain.accepts()
-            && self.gate.enter(&self.config)
+        let room = self.gate.enter(&self.config)
             && counted.is_none_or(|origin| {
                 let free = self.gate.enter_from(origin, &self.config);
                 if !free {
@@ -94,9 +96,7 @@ impl Relay {
                 free
             });
         if !room {
-            self.ledger.stats.refused[Refusal::TooManyConnections.index()] += 1;
-            sink.notice(Notice::Refused { ip, refusal: Refusal::TooManyConnections });
-            return None;
+            return self.turn_away(ip, Refusal::TooManyConnections, sink);
         }
         let until = self.config.handshake_timeout.map(|timeout| self.now.monotonic + timeout);
         let (slot, generation) = self.connections.insert(Connection {
@@ -113,6 +113,12 @@ impl Relay {
         self.ledger.stats.connections += 1;
         self.arm(slot);
         Some(ConnId { slot, generation })
+    }
+
+    fn turn_away(&mut self, ip: IpAddr, refusal: Refusal, sink: &mut impl Sink) -> Option<ConnId> {
+        self.ledger.stats.refused[refusal.index()] += 1;
+        sink.notice(Notice::Refused { ip, refusal });
+        None
     }
 
     /// Takes one event and emits what follows from it.

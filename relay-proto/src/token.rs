@@ -193,7 +193,7 @@ fn judge_claims(json: &[u8], unix: Duration) -> Result<Claims, TokenError> {
 struct Members(Vec<(String, Value)>);
 
 impl Members {
-    /// A member that is there and not null.
+    /// A member, even if it is null.
     fn get(&self, name: &str) -> Option<&Value> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value)
     }

@@ -445,7 +445,7 @@ fn what_is_given_is_told() {
     scrape.expect("relay_limit_rooms", &[], 17.0);
     scrape.expect("relay_limit_voice_age_seconds", &[], 0.25);
     scrape.expect("relay_limit_message_size_bytes", &[], 1_048_576.0);
-    scrape.expect("relay_limit_data_queue_bytes", &[], 4_194_304.0);
+    scrape.expect("relay_limit_data_queue_bytes", &[], 4_194_600.0);
     scrape.expect("relay_certificate_expiry_timestamp_seconds", &[], 1.8e9);
     scrape.expect("process_cpu_seconds_total", &[], 2.5);
     scrape.expect("process_resident_memory_bytes", &[], 8192.0);

@@ -22,6 +22,13 @@ pub(super) struct Pipe {
     taken: u64,
 }
 
+/// What a kernel would know of its two directions.
+pub(super) fn progress(inbound: &Pipe, outbound: &Pipe) -> Progress {
+    let (acked, waiting) = outbound.moved();
+    let (read, unread) = inbound.moved();
+    Progress { acked, waiting, received: read + unread }
+}
+
 impl Pipe {
     /// Takes in what there is room for, and says how much that was.
     pub(super) fn push(&mut self, bytes: &[u8]) -> usize {
@@ -42,9 +49,9 @@ impl Pipe {
         self.finished.then_some(Received::End)
     }
 
-    /// What the kernel of the sender would know.
-    pub(super) fn progress(&self) -> Progress {
-        Progress { acked: self.taken, waiting: self.bytes.len() as u64 }
+    /// Bytes that were taken out, and that wait.
+    fn moved(&self) -> (u64, u64) {
+        (self.taken, self.bytes.len() as u64)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -78,7 +85,9 @@ impl Read for Inlet<'_> {
         if self.0.bytes.is_empty() && !self.0.finished {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.0.bytes.read(buffer)
+        let len = self.0.bytes.read(buffer)?;
+        self.0.taken += len as u64;
+        Ok(len)
     }
 }
 

@@ -10,7 +10,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
-use super::pipe::{Inlet, Pipe};
+use super::pipe::{Inlet, Pipe, progress};
 use crate::host::Received;
 
 /// A socket that was accepted.
@@ -121,7 +121,10 @@ impl Socket {
             return Some(Happened::Event(Event::Disconnect { conn }));
         }
         if std::mem::take(&mut self.probed) {
-            return Some(Happened::Event(Event::Acked { conn, progress: self.outbound.progress() }));
+            return Some(Happened::Event(Event::Acked {
+                conn,
+                progress: progress(&self.inbound, &self.outbound),
+            }));
         }
         self.next_written(conn).or_else(|| self.next_read(conn))
     }

@@ -103,16 +103,20 @@ pub fn tune(socket: &impl AsFd) {
 /// How far what was written has come (rule S5); nowhere, if the kernel does not tell.
 #[cfg(target_os = "linux")]
 pub fn progress(socket: &impl AsFd) -> Progress {
-    let Ok(info) = getsockopt(socket, TcpInfo) else { return Progress { acked: 0, waiting: 0 } };
+    let Ok(info) = getsockopt(socket, TcpInfo) else { return Progress::default() };
     let sent_once = info.bytes_sent.saturating_sub(info.bytes_retrans);
     let in_flight = sent_once.saturating_sub(info.bytes_acked);
-    Progress { acked: info.bytes_acked, waiting: in_flight + u64::from(info.notsent_bytes) }
+    Progress {
+        acked: info.bytes_acked,
+        waiting: in_flight + u64::from(info.notsent_bytes),
+        received: info.bytes_received,
+    }
 }
 
 /// The kernel does not tell.
 #[cfg(not(target_os = "linux"))]
 pub fn progress(_: &impl AsFd) -> Progress {
-    Progress { acked: 0, waiting: 0 }
+    Progress::default()
 }
 
 #[cfg(target_os = "linux")]
@@ -193,14 +197,14 @@ mod tests {
         let mut far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut near, _) = listener.accept().unwrap();
         tune(&near);
-        assert_eq!(progress(&near), Progress { acked: 0, waiting: 0 });
+        assert_eq!(progress(&near), Progress::default());
 
         near.write_all(&[7; 1000]).unwrap();
         // A byte on the way back carries the acknowledgement of all that was read before it was sent.
         far.read_exact(&mut [0; 1000]).unwrap();
         far.write_all(&[7]).unwrap();
         near.read_exact(&mut [0]).unwrap();
-        assert_eq!(progress(&near), Progress { acked: 1000, waiting: 0 });
+        assert_eq!(progress(&near), Progress { acked: 1000, waiting: 0, received: 1 });
 
         near.set_nonblocking(true).unwrap();
         let mut written = 1000;

@@ -1,6 +1,6 @@
 //! Rule D1.
 
-use relay_proto::{Action, ConnId, Event, Wake};
+use relay_proto::{Action, ConnId, Event, Refusal, Wake};
 
 use crate::world::{World, guest_query, host_query, ms, payloads, response};
 
@@ -98,6 +98,6 @@ fn d1_an_empty_relay_ends_at_once() {
     assert_eq!(world.handle(Event::Drain), [Action::Exit]);
     assert_eq!(world.handle(Event::Drain), []);
     assert_eq!(world.relay.next_deadline(), None);
-    let conn = world.relay.open(world.now, [192, 0, 2, 1].into(), &mut world.seen);
-    assert_eq!(conn, None);
+    assert_eq!(world.open_from([192, 0, 2, 1]), None);
+    assert_eq!(world.relay.stats().refused[Refusal::Draining.index()], 1);
 }

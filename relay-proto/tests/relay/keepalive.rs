@@ -13,7 +13,7 @@ fn secs(secs: u64) -> Duration {
 }
 
 fn acked(world: &mut World, conn: relay_proto::ConnId, acked: u64, waiting: u64) -> Vec<Action> {
-    world.handle(Event::Acked { conn, progress: Progress { acked, waiting } })
+    world.handle(Event::Acked { conn, progress: Progress { acked, waiting, received: 0 } })
 }
 
 #[test]
@@ -156,6 +156,46 @@ fn c2_a_sender_over_its_limit_is_read_more_slowly_and_loses_nothing() {
     let (at, wake, actions) = world.next();
     assert_eq!((at, wake), (ms(100), Wake::Resume));
     assert_eq!(actions, [Action::Resume { conn: host }]);
+}
+
+#[test]
+fn c2_a_paused_sender_is_not_silent() {
+    let mut world = World::new(&[("RELAY_MAX_BYTES_PER_SECOND", "10000")]);
+    let host = world.host("r");
+    assert_eq!(world.message(host, vec![b'x'; 1_000_000]), [Action::Pause { conn: host }]);
+    loop {
+        let (at, wake, actions) = world.next();
+        for action in actions {
+            match action {
+                Action::Probe { conn } => assert_eq!(acked(&mut world, conn, 100, 0), []),
+                Action::Send { conn, .. } => assert_eq!(world.sent(conn), []),
+                Action::Resume { .. } => return assert_eq!((at, wake), (secs(99), Wake::Resume)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn t1_a_message_that_takes_long_to_come_is_no_silence() {
+    let mut world = World::new(&[("RELAY_ROOM_IDLE_TIMEOUT", "0")]);
+    let host = world.host("r");
+    let mut received = 0;
+    while world.now.monotonic < secs(300) {
+        for action in world.next().2 {
+            received += 1000;
+            let more = match action {
+                Action::Probe { conn } => {
+                    let progress = Progress { acked: 100, waiting: 0, received };
+                    world.handle(Event::Acked { conn, progress })
+                }
+                Action::Send { conn, .. } => world.sent(conn),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(more, []);
+        }
+    }
+    assert_eq!(world.message(host, "at last"), []);
 }
 
 #[test]

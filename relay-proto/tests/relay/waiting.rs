@@ -31,7 +31,7 @@ fn s3_a_slow_consumer_is_closed_and_the_others_hear_of_it() {
     let slow = world.guest("r", "slow");
     let big = "x".repeat(1000);
     assert_eq!(payloads(&world.message(host, big.clone()), slow), std::slice::from_ref(&big));
-    for _ in 0..2 {
+    for _ in 0..3 {
         assert_eq!(world.message(host, big.clone()), []);
     }
     let overflow = world.message(host, big.clone());
@@ -44,6 +44,19 @@ fn s3_a_slow_consumer_is_closed_and_the_others_hear_of_it() {
     let (_, _, actions) = world.next();
     assert_eq!(actions, [Action::Abort { conn: slow }]);
     world.balance();
+}
+
+#[test]
+fn s3_four_of_the_largest_messages_may_wait() {
+    let mut world = World::new(&[]);
+    let host = world.host("r");
+    let _slow = world.guest("r", "slow");
+    for _ in 0..4 {
+        let _ = world.message(host, vec![b'x'; 1 << 20]);
+        assert_eq!(world.relay.stats().slow_consumers, 0);
+    }
+    let _ = world.message(host, vec![b'x'; 1 << 20]);
+    assert_eq!(world.relay.stats().slow_consumers, 1);
 }
 
 #[test]
@@ -128,6 +141,20 @@ fn m4_voice_overtakes_data_that_waits() {
     assert_eq!(next[0], (2, b"KV".to_vec()));
     assert_eq!(next.len(), 2, "data leaves in small batches, so that voice never waits for much of it");
     world.balance();
+}
+
+#[test]
+fn m4_joined_data_leaves_in_small_batches_too() {
+    let mut world = World::new(&[("RELAY_COALESCE_MS", "0")]);
+    let host = world.host("r");
+    let guest = world.guest("r", "ann");
+    let _ = world.message(host, "first");
+    let _ = world.message(host, vec![b'x'; 60_000]);
+    for _ in 0..70 {
+        let _ = world.message(host, format!("{{{}}}", "x".repeat(998)));
+    }
+    let bytes: usize = frames(&world.sent(guest), guest).iter().map(|(_, payload)| payload.len()).sum();
+    assert!(bytes <= 64 * 1024, "{bytes}");
 }
 
 #[test]

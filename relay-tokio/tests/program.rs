@@ -1,0 +1,6 @@
+//! The program as an operator meets it. The cases are the same for every adapter.
+
+#[path = "program/cases.rs"]
+mod cases;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_relay-tokio");
