@@ -58,9 +58,11 @@ impl Sockets {
 /// The certificate that is shown to a client, in DER.
 pub fn shown_certificate(address: SocketAddr, Tls { config, name }: &Tls) -> Vec<u8> {
     let mut stream = Sockets::new(address, None).connect();
-    let config = Arc::clone(config);
-    let mut connection =
-        ClientConnection::new(config, name.clone()).expect("the configuration fits the name");
+    let mut config = ClientConfig::clone(config);
+    // A session that is resumed brings along the certificate with which it began.
+    config.resumption = Resumption::disabled();
+    let connection = ClientConnection::new(Arc::new(config), name.clone());
+    let mut connection = connection.expect("the configuration fits the name");
     connection.complete_io(&mut stream).unwrap_or_else(|error| panic!("no handshake: {error}"));
     connection.peer_certificates().and_then(<[_]>::first).expect("a server shows one").to_vec()
 }

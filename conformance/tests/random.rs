@@ -114,8 +114,9 @@ fn step() -> impl Strategy<Value = Step> {
         10 => (conn.clone(), option::of(1000..5000_u16)).prop_map(|(conn, code)| Step::PeerClose { conn, code }),
         10 => (conn.clone(), 0..5_usize).prop_map(|(conn, fault)| Step::Fault { conn, fault }),
         200 => conn.clone().prop_map(|conn| Step::Sent { conn }),
-        20 => (conn.clone(), 0..9000_u64, 0..2_u64)
-            .prop_map(|(conn, acked, waiting)| Step::Acked { conn, acked, waiting }),
+        20 => (conn.clone(), 0..9000_u64, 0..2_u64, 0..9000_u64).prop_map(|(conn, acked, waiting, received)| {
+            Step::Acked { conn, progress: Progress { acked, waiting, received } }
+        }),
         20 => conn.prop_map(|conn| Step::Disconnect { conn }),
         40 => Just(Step::Tick),
         1 => Just(Step::Drain),
@@ -225,10 +226,10 @@ impl World {
                 self.last_word(conn, phase, |conn| Event::Fault { conn, fault });
             }
             Step::Sent { conn } => self.sent(conn),
-            Step::Acked { conn, acked, waiting } => {
+            Step::Acked { conn, progress } => {
                 let polite = self.conn(conn).is_some_and(|conn| std::mem::take(&mut conn.probed));
                 if polite || self.manners == Manners::None {
-                    self.tell_any(conn, |conn| Event::Acked { conn, progress: Progress { acked, waiting } });
+                    self.tell_any(conn, |conn| Event::Acked { conn, progress });
                 }
             }
             Step::Disconnect { conn } => self.disconnect(conn),
