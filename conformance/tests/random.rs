@@ -80,8 +80,7 @@ enum Step {
     },
     Acked {
         conn: usize,
-        acked: u64,
-        waiting: u64,
+        progress: Progress,
     },
     Disconnect {
         conn: usize,

@@ -8,8 +8,11 @@ use conformance::cases;
 
 /// Rules about the process around a relay, which no peer can see; and where a test that begins with the id of
 /// the rule proves each.
-const ELSEWHERE: &[(&str, &str)] =
-    &[("C4", "relay-tokio/tests/program/cases.rs"), ("C6", "relay-tokio/tests/program/cases.rs")];
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("C4", "relay-tokio/tests/program/cases.rs"),
+    ("C5", "relay-proto/tests/metrics.rs"),
+    ("C6", "relay-tokio/tests/program/cases.rs"),
+];
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
