@@ -44,6 +44,8 @@ pub enum Needs {
     Start,
     /// A relay that speaks TLS.
     Tls,
+    /// A relay whose certificate can be replaced.
+    Certificate,
 }
 
 impl Needs {
@@ -51,7 +53,7 @@ impl Needs {
     pub fn settings(&self) -> Vars<'static> {
         match self {
             Needs::Settings(vars) | Needs::Switch(vars) => vars,
-            Needs::Nothing | Needs::Start | Needs::Tls => &[],
+            Needs::Nothing | Needs::Start | Needs::Tls | Needs::Certificate => &[],
         }
     }
 }

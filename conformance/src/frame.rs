@@ -1,6 +1,8 @@
 //! WebSocket frames (RFC 6455 section 5.2) as a test needs them: what a client sends, right or wrong, and a
 //! strict reading of what a relay sends. Independent of the code under test and of its libraries.
 
+use std::fmt::Write as _;
+
 use bytes::{Buf, BytesMut};
 
 /// RFC 6455 section 11.8.
@@ -16,6 +18,10 @@ pub mod opcode {
 
 const FIN: u8 = 0x80;
 const MASK: u8 = 0x80;
+/// Instead of a length: it follows in 16 bits.
+const LENGTH_16: u8 = 126;
+/// Instead of a length: it follows in 64 bits.
+const LENGTH_64: u8 = 127;
 /// The key of the RFC's example; a relay cannot tell it from a random one.
 const MASKING_KEY: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
@@ -75,11 +81,11 @@ impl ClientFrame {
         match (u8::try_from(length), u16::try_from(length)) {
             (Ok(length @ 0..=125), _) => bytes.push(mask | length),
             (_, Ok(length)) => {
-                bytes.push(mask | 126);
+                bytes.push(mask | LENGTH_16);
                 bytes.extend(length.to_be_bytes());
             }
             _ => {
-                bytes.push(mask | 127);
+                bytes.push(mask | LENGTH_64);
                 bytes.extend(length.to_be_bytes());
             }
         }
@@ -114,7 +120,7 @@ impl ClientFrame {
             text.push_str(", unmasked");
         }
         if let Some(length) = self.declared {
-            text.push_str(&format!(", declaring {length} bytes"));
+            let _ = write!(text, ", declaring {length} bytes");
         }
         format!("{text} {}", crate::transcript::show(&self.payload))
     }
@@ -161,11 +167,11 @@ impl ServerFrame {
 /// The length of the header and of the payload, if the header is whole.
 fn length(buffer: &[u8]) -> Result<Option<(usize, usize)>, String> {
     let (header, length, least) = match buffer[1] {
-        126 => {
+        LENGTH_16 => {
             let Some(bytes) = buffer.get(2..4) else { return Ok(None) };
             (4, u64::from(u16::from_be_bytes([bytes[0], bytes[1]])), 126)
         }
-        127 => {
+        LENGTH_64 => {
             let Some(bytes) = buffer.get(2..10) else { return Ok(None) };
             (10, bytes.iter().fold(0, |length, byte| length << 8 | u64::from(*byte)), 0x1_0000)
         }

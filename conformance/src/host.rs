@@ -24,6 +24,11 @@ pub trait Host {
         None
     }
 
+    /// The certificate, where it can be handled.
+    fn certificate(&self) -> Option<&dyn Certificate> {
+        None
+    }
+
     /// Whether connections are encrypted.
     fn encrypted(&self) -> bool {
         false
@@ -39,6 +44,18 @@ pub trait Host {
 pub trait Switch {
     /// Stop in good order (rule D1).
     fn drain(&self);
+}
+
+/// The certificate of a relay, as its operator handles it.
+pub trait Certificate {
+    /// Replaces certificate and key by a new pair, and has the relay read them (rule D2).
+    fn renew(&self);
+
+    /// Replaces the key by one that does not fit, and has the relay read both.
+    fn spoil(&self);
+
+    /// What the relay shows to a new client, in DER.
+    fn shown(&self) -> Vec<u8>;
 }
 
 /// A connection as the client's kernel shows it: bytes there, bytes back, and how it ends.

@@ -1,5 +1,7 @@
 //! HTTP/1.1 as a client speaks it (RFC 9112), by hand: requests that may be wrong, and strictly read answers.
 
+use std::fmt::Write as _;
+
 use bytes::{Buf, BytesMut};
 
 /// The example of RFC 6455 section 1.3.
@@ -76,7 +78,7 @@ impl Request {
     pub fn encode(&self) -> Vec<u8> {
         let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         for (name, value) in &self.fields {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(text, "{name}: {value}\r\n");
         }
         text.push_str("\r\n");
         text.into_bytes()

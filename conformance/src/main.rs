@@ -76,6 +76,7 @@ fn missing(case: &Case, host: &impl Host, options: &Options) -> Option<String> {
         }
         Needs::Switch(_) => Some("to stop the relay".to_owned()),
         Needs::Start => Some("to start relays".to_owned()),
+        Needs::Certificate => Some("to replace the certificate".to_owned()),
         Needs::Tls => (!host.encrypted()).then(|| "TLS".to_owned()),
     }
 }

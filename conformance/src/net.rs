@@ -5,10 +5,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-use crate::host::{Broken, Host, Link, PATIENCE, Received, Switch};
+use crate::host::{Broken, Certificate, Host, Link, PATIENCE, Received, Switch};
 
 /// One read takes up to this much.
 const READ_BYTES: usize = 64 * 1024;
@@ -52,6 +53,18 @@ impl Sockets {
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket takes a time-out");
         stream
     }
+}
+
+/// The certificate that is shown to a client, in DER.
+pub fn shown_certificate(address: SocketAddr, Tls { config, name }: &Tls) -> Vec<u8> {
+    let mut stream = Sockets::new(address, None).connect();
+    let mut config = ClientConfig::clone(config);
+    // A session that is resumed brings along the certificate with which it began.
+    config.resumption = Resumption::disabled();
+    let connection = ClientConnection::new(Arc::new(config), name.clone());
+    let mut connection = connection.expect("the configuration fits the name");
+    connection.complete_io(&mut stream).unwrap_or_else(|error| panic!("no handshake: {error}"));
+    connection.peer_certificates().and_then(<[_]>::first).expect("a server shows one").to_vec()
 }
 
 impl Host for Sockets {
@@ -104,6 +117,8 @@ pub struct Local<S> {
     pub sockets: Sockets,
     /// How to steer it.
     pub switch: S,
+    /// How to replace its certificate, if it has one.
+    pub certificate: Option<Box<dyn Certificate>>,
 }
 
 impl<S: Switch> Host for Local<S> {
@@ -125,6 +140,10 @@ impl<S: Switch> Host for Local<S> {
 
     fn switch(&self) -> Option<&dyn Switch> {
         Some(&self.switch)
+    }
+
+    fn certificate(&self) -> Option<&dyn Certificate> {
+        self.certificate.as_deref()
     }
 
     fn encrypted(&self) -> bool {

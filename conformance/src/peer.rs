@@ -238,13 +238,13 @@ impl Peer<'_> {
 impl Peer<'_> {
     /// What comes next.
     #[track_caller]
-    pub fn next(&mut self) -> Seen {
-        self.next_within(PATIENCE)
+    pub fn see(&mut self) -> Seen {
+        self.see_within(PATIENCE)
     }
 
     /// What comes next, if it comes in that time.
     #[track_caller]
-    pub fn next_within(&mut self, within: Duration) -> Seen {
+    pub fn see_within(&mut self, within: Duration) -> Seen {
         let until = self.deadline(within);
         loop {
             if let Some(message) = self.joined.pop_front() {
@@ -270,7 +270,7 @@ impl Peer<'_> {
 
     /// The next message as it was framed, joined or not.
     #[track_caller]
-    pub fn next_framed(&mut self) -> Vec<u8> {
+    pub fn see_framed(&mut self) -> Vec<u8> {
         assert!(self.joined.is_empty(), "{}: part of a frame was read already", self.name);
         match self.frame_until(self.deadline(PATIENCE)) {
             Ok(frame) if frame.opcode == opcode::BINARY => frame.payload,
@@ -282,7 +282,7 @@ impl Peer<'_> {
     #[track_caller]
     pub fn expect(&mut self, payload: impl AsRef<[u8]>) {
         let payload = payload.as_ref();
-        match self.next() {
+        match self.see() {
             Seen::Message(message) if message == payload => self.note(&format!("< {}", show(payload))),
             other => self.fail(&format!("expected {}, saw {}", show(payload), describe(&other))),
         }
@@ -291,7 +291,7 @@ impl Peer<'_> {
     /// Expects the leave notice of that peer, byte for byte (rule R6), but for its time.
     #[track_caller]
     pub fn expect_leave(&mut self, of: &str) {
-        let seen = self.next();
+        let seen = self.see();
         let Seen::Message(message) = &seen else {
             self.fail(&format!("expected the leave notice of {of:?}, saw {}", describe(&seen)));
         };
@@ -313,7 +313,7 @@ impl Peer<'_> {
     /// Expects a pong.
     #[track_caller]
     pub fn expect_pong(&mut self, payload: impl AsRef<[u8]>) {
-        match self.next() {
+        match self.see() {
             Seen::Pong(pong) if pong == payload.as_ref() => self.note(&format!("< pong {}", show(&pong))),
             other => self.fail(&format!("expected a pong, saw {}", describe(&other))),
         }
@@ -322,9 +322,9 @@ impl Peer<'_> {
     /// Expects a close frame, and the end behind it.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16, reason: &str) {
-        match self.next() {
+        match self.see() {
             Seen::Close(Some(c), r) if c == code && r == reason => {
-                self.note(&format!("< close {code} {reason}").trim_end().to_owned());
+                self.note(format!("< close {code} {reason}").trim_end());
             }
             other => self.fail(&format!("expected close {code} {reason}, saw {}", describe(&other))),
         }
@@ -334,7 +334,7 @@ impl Peer<'_> {
     /// Expects a close frame with that code and whatever explanation, and the end behind it.
     #[track_caller]
     pub fn expect_close_code(&mut self, code: u16) {
-        match self.next() {
+        match self.see() {
             Seen::Close(Some(c), reason) if c == code => self.note(&format!("< close {code} {reason}")),
             other => self.fail(&format!("expected close {code}, saw {}", describe(&other))),
         }
@@ -344,7 +344,7 @@ impl Peer<'_> {
     /// Expects that the relay has finished sending.
     #[track_caller]
     pub fn expect_end(&mut self) {
-        match self.next() {
+        match self.see() {
             Seen::End => {}
             other => self.fail(&format!("expected the end, saw {}", describe(&other))),
         }
@@ -353,7 +353,7 @@ impl Peer<'_> {
     /// Expects that the connection ends, in good order or not, before anything else comes.
     #[track_caller]
     pub fn expect_gone(&mut self) {
-        match self.next() {
+        match self.see() {
             Seen::End | Seen::Reset => self.note("< gone"),
             other => self.fail(&format!("expected to be cut off, saw {}", describe(&other))),
         }

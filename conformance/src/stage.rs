@@ -131,6 +131,12 @@ impl<'h> Stage<'h> {
         self.transcript.note(format!("… {times} times"));
     }
 
+    /// Reads how much time has passed since this was called.
+    pub fn stopwatch(&self) -> impl Fn() -> Duration + use<'h> {
+        let (host, start) = (self.host, self.host.elapsed());
+        move || host.elapsed().saturating_sub(start)
+    }
+
     /// Tries again until something holds, for at most [`PATIENCE`].
     #[track_caller]
     pub fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {

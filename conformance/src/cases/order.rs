@@ -43,7 +43,7 @@ fn join_under_fire(stage: &Stage<'_>) {
             host.send("20");
             let mut seen = Vec::new();
             while seen.last() != Some(&20) {
-                let Seen::Message(text) = guest.next() else { panic!("after {seen:?}, the end") };
+                let Seen::Message(text) = guest.see() else { panic!("after {seen:?}, the end") };
                 seen.push(String::from_utf8_lossy(&text).parse::<usize>().expect("a number"));
             }
             assert_eq!(seen, (21 - seen.len()..=20).collect::<Vec<_>>(), "a gap");
@@ -81,7 +81,7 @@ fn reconnect_race(stage: &Stage<'_>) {
         let mut seen = Vec::new();
         stage.transcript.unrecorded(|| {
             while seen.last().is_none_or(|last: &String| !last.contains("back")) {
-                let Seen::Message(text) = witness.next() else { panic!("after {seen:?}, the end") };
+                let Seen::Message(text) = witness.see() else { panic!("after {seen:?}, the end") };
                 seen.push(String::from_utf8_lossy(&text).into_owned());
             }
         });
@@ -123,7 +123,7 @@ fn voice_and_data(stage: &Stage<'_>) {
     stage.transcript.unrecorded(|| {
         host.bytes(&burst);
         while data.len() + voice.len() < 2 * count {
-            match guest.next() {
+            match guest.see() {
                 Seen::Message(message) if message.starts_with(b"KV") => voice.push(message),
                 Seen::Message(message) => data.push(message),
                 other => panic!("after {} data and {} voice: {other:?}", data.len(), voice.len()),

@@ -112,22 +112,22 @@ fn max_clients(stage: &Stage<'_>) {
 fn fifty_guests_at_once(stage: &Stage<'_>) {
     let room = stage.room("rush");
     let mut host = stage.host(&room, "host");
-    let requests = (0..50).map(|guest| room.guest_target(&format!("guest {guest}"))).collect();
-    let mut guests = rush(stage, requests, "room full");
+    let targets: Vec<_> = (0..50).map(|guest| room.guest_target(&format!("guest {guest}"))).collect();
+    let mut guests = rush(stage, &targets, "room full");
     assert_eq!(guests.len(), 19, "the host has one of the 20 places");
     stage.transcript.note(format!("of 50 guests, {} were let in", guests.len()));
     stage.fence(&mut host, &mut guests.iter_mut().collect::<Vec<_>>());
 }
 
 fn fifty_rooms_at_once(stage: &Stage<'_>) {
-    let requests = (0..50).map(|n| stage.room(&format!("rush {n}")).host_target("host")).collect();
-    let hosts = rush(stage, requests, "max rooms reached");
+    let targets: Vec<_> = (0..50).map(|n| stage.room(&format!("rush {n}")).host_target("host")).collect();
+    let hosts = rush(stage, &targets, "max rooms reached");
     assert_eq!(hosts.len(), 20);
     stage.transcript.note(format!("of 50 rooms, {} were opened", hosts.len()));
 }
 
 /// Sends all requests before it reads the first answer; gives back who was let in.
-fn rush<'h>(stage: &Stage<'h>, targets: Vec<String>, refusal: &str) -> Vec<Peer<'h>> {
+fn rush<'h>(stage: &Stage<'h>, targets: &[String], refusal: &str) -> Vec<Peer<'h>> {
     stage.transcript.unrecorded(|| {
         let waiting: Vec<_> = targets
             .iter()
@@ -170,7 +170,7 @@ fn leave_notice(stage: &Stage<'_>) {
     stage.guest(&room, "guest 1").leave();
     let mut guest = stage.guest(&room, "guest 2");
     guest.frame(&ClientFrame::new(crate::frame::opcode::CLOSE, ""));
-    assert_eq!(guest.next(), Seen::Close(None, String::new()), "a close without a code is answered so");
+    assert_eq!(guest.see(), Seen::Close(None, String::new()), "a close without a code is answered so");
     let mut guest = stage.guest(&room, "guest 3");
     guest.frame(&ClientFrame::close(4321, "custom"));
     guest.expect_close(4321, "");

@@ -67,7 +67,7 @@ fn draining(stage: &Stage<'_>) {
         let deadline = stage.host.elapsed() + crate::host::PATIENCE;
         loop {
             let gone = hosts.iter_mut().position(|host| {
-                match host.next_within(std::time::Duration::from_millis(10)) {
+                match host.see_within(std::time::Duration::from_millis(10)) {
                     Seen::Nothing => false,
                     Seen::Close(Some(1012), reason) if reason == "restart" => true,
                     other => panic!("{other:?} instead of a close"),

@@ -39,7 +39,7 @@ fn ping(stage: &Stage<'_>) {
     let mut host = stage.host(&room, "host");
     host.pings(Pings::Reported);
     for _ in 0..4 {
-        let Seen::Ping(payload) = host.next() else { panic!("no ping") };
+        let Seen::Ping(payload) = host.see() else { panic!("no ping") };
         host.bytes(&ClientFrame::new(opcode::PONG, payload).encode());
     }
     stage.transcript.note("host < pings, again and again");
@@ -52,7 +52,7 @@ fn silence(stage: &Stage<'_>) {
     silent.pings(Pings::Ignored);
     // The host answers its pings while it waits for this.
     host.expect_leave("silent guest");
-    stage.transcript.unrecorded(|| match silent.next() {
+    stage.transcript.unrecorded(|| match silent.see() {
         Seen::Close(..) => silent.expect_end(),
         seen => assert!(matches!(seen, Seen::End | Seen::Reset), "{seen:?}"),
     });
@@ -76,7 +76,7 @@ fn any_frame_is_life(stage: &Stage<'_>) {
                     host.expect("[]");
                 }
                 // The host must answer its own pings, so it is the one that lets time pass.
-                assert_eq!(host.next_within(Duration::from_millis(250)), Seen::Nothing);
+                assert_eq!(host.see_within(Duration::from_millis(250)), Seen::Nothing);
             }
             if opcode == opcode::PING {
                 (0..10).for_each(|_| guest.expect_pong("[]"));
@@ -113,7 +113,7 @@ fn ping_flood(stage: &Stage<'_>) {
         (0..200).for_each(|_| flooding.bytes(&portion));
         flooding.ping("last");
         let mut pongs = 0;
-        while flooding.next() != Seen::Pong(b"last".to_vec()) {
+        while flooding.see() != Seen::Pong(b"last".to_vec()) {
             pongs += 1;
             assert!(pongs <= 200_000, "more pongs than pings");
         }
@@ -128,7 +128,7 @@ fn ping_flood(stage: &Stage<'_>) {
 
 fn idle_room(stage: &Stage<'_>) {
     let room = stage.room("idle");
-    let before = stage.host.elapsed();
+    let elapsed = stage.stopwatch();
     let mut host = stage.host(&room, "host");
     let mut guest = stage.guest(&room, "guest");
     // Pings in both directions are no activity.
@@ -136,7 +136,7 @@ fn idle_room(stage: &Stage<'_>) {
     host.expect_pong("");
     host.expect_close(1001, "room idle");
     guest.expect_close(1001, "room idle");
-    let took = stage.host.elapsed() - before;
+    let took = elapsed();
     assert!(took >= Duration::from_secs(1), "closed after {took:?}");
     stage.refused("a guest of an ended room", &room.guest_target("guest"), 404, "room not found");
 }
@@ -147,15 +147,15 @@ fn room_kept_busy(stage: &Stage<'_>) {
     let mut guest = stage.guest(&room, "guest");
     stage.transcript.unrecorded(|| {
         for n in 0..8 {
-            assert_eq!(host.next_within(Duration::from_millis(250)), Seen::Nothing);
+            assert_eq!(host.see_within(Duration::from_millis(250)), Seen::Nothing);
             guest.send(format!("[{n}]"));
             host.expect(format!("[{n}]"));
         }
         // A join and a leave count as well.
         for _ in 0..4 {
-            assert_eq!(host.next_within(Duration::from_millis(250)), Seen::Nothing);
+            assert_eq!(host.see_within(Duration::from_millis(250)), Seen::Nothing);
             let second = stage.guest(&room, "second guest");
-            assert_eq!(host.next_within(Duration::from_millis(250)), Seen::Nothing);
+            assert_eq!(host.see_within(Duration::from_millis(250)), Seen::Nothing);
             second.leave();
             host.expect_leave("second guest");
             guest.expect_leave("second guest");
@@ -233,9 +233,9 @@ fn is_one_address(stage: &Stage<'_>, used: &[(&str, &str)], then: &[(&str, &str)
     };
     // A real clock goes on: the bucket must be empty just before, and nearly so just after.
     ask_until_limited(stage, &with(used));
-    let before = stage.host.elapsed();
+    let elapsed = stage.stopwatch();
     let limited = stage.ask(&with(then)).status == 429;
-    assert!(stage.host.elapsed() - before < Duration::from_millis(900), "too slow to tell");
+    assert!(elapsed() < Duration::from_millis(900), "too slow to tell");
     limited
 }
 

@@ -1,4 +1,4 @@
-//! TLS (rule C7).
+//! TLS and its certificate (rules C7, D2).
 
 use super::{Needs, cases};
 use crate::host::Received;
@@ -6,6 +6,7 @@ use crate::stage::Stage;
 
 cases! {
     "tls::only_1_3" ["C7"] Needs::Tls, only_1_3;
+    "tls::certificate_is_replaced" ["D2"] Needs::Certificate, certificate_is_replaced;
 }
 
 /// A client that knows nothing newer than TLS 1.2 is told so (RFC 8446 section 4.2.1 and appendix D.2), and
@@ -29,6 +30,26 @@ fn only_1_3(stage: &Stage<'_>) {
     let mut host = stage.host(&room, "host");
     let mut guest = stage.guest(&room, "guest");
     stage.fence(&mut host, &mut [&mut guest]);
+}
+
+/// New connections see the new certificate, live ones notice nothing, and a pair that does not fit is no pair.
+fn certificate_is_replaced(stage: &Stage<'_>) {
+    let certificate = stage.host.certificate().expect("the case needs one");
+    let room = stage.room("certificate");
+    let mut host = stage.host(&room, "host");
+    let first = certificate.shown();
+    certificate.renew();
+    let second = certificate.shown();
+    assert_ne!(first, second, "the old certificate is still shown");
+    certificate.spoil();
+    assert_eq!(certificate.shown(), second, "a pair that does not fit is shown");
+    let mut guest = stage.guest(&room, "guest");
+    certificate.renew();
+    let third = certificate.shown();
+    assert!(third != first && third != second, "an old certificate is still shown");
+    stage.transcript.note("the first certificate, the second, the second, the third");
+    stage.fence(&mut host, &mut [&mut guest]);
+    stage.fence(&mut guest, &mut [&mut host]);
 }
 
 /// A `ClientHello` of RFC 5246 section 7.4.1.2, with the extensions that any server of its time wanted.

@@ -28,7 +28,7 @@ type Spawn = fn(Settings) -> Result<Running, StartError>;
 fn plain(vars: Vars<'_>, spawn: Spawn) -> Result<Box<dyn Host>, String> {
     let running = spawn_with(vars, &[], spawn)?;
     let sockets = Sockets::new(running.addr(), None);
-    Ok(Box::new(Local { sockets, switch: Owner(running) }))
+    Ok(Box::new(Local { sockets, switch: Owner(running), certificate: None }))
 }
 
 /// What the case asks for counts most, then what the host needs, then what every case may count on.

@@ -1,52 +1,117 @@
-//! Relays with a certificate of their own, and clients that trust it.
+//! Relays with a certificate of their own, and clients that trust whoever signed it.
 
+use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::{fs, process};
 
 use conformance::Host;
-use conformance::host::Vars;
-use conformance::net::{Local, Sockets, Tls};
+use conformance::host::{Certificate, Vars};
+use conformance::net::{Local, Sockets, Tls, shown_certificate};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use relay_proto::host::Control;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{Owner, Spawn, spawn_with};
 
+const NAME: &str = "localhost";
+
 pub(super) fn start(vars: Vars<'_>, spawn: Spawn) -> Result<Box<dyn Host>, String> {
-    let identity = identity();
-    let files = [("RELAY_TLS_CERT", identity.cert.as_str()), ("RELAY_TLS_KEY", identity.key.as_str())];
-    let running = spawn_with(vars, &files, spawn)?;
-    let sockets = Sockets::new(running.addr(), Some(identity.tls.clone()));
-    Ok(Box::new(Local { sockets, switch: Owner(running) }))
+    let files = Files::new();
+    files.write_pair();
+    let paths = [("RELAY_TLS_CERT", text(&files.cert)), ("RELAY_TLS_KEY", text(&files.key))];
+    let running = spawn_with(vars, &paths, spawn)?;
+    let (address, control) = (running.addr(), running.control());
+    let tls = Tls { config: trusting(authority()), name: ServerName::try_from(NAME).expect("it is a name") };
+    let sockets = Sockets::new(address, Some(tls.clone()));
+    let certificate = Some(Box::new(Served { files, address, tls, control }) as Box<dyn Certificate>);
+    Ok(Box::new(Local { sockets, switch: Owner(running), certificate }))
 }
 
-/// A self-signed certificate in files, as an operator has it, and how a client trusts it.
-struct Identity {
-    cert: String,
-    key: String,
+/// The certificate of a running relay.
+struct Served {
+    files: Files,
+    address: SocketAddr,
     tls: Tls,
+    control: Control,
 }
 
-/// One for all relays of this process.
-fn identity() -> &'static Identity {
-    static IDENTITY: OnceLock<Identity> = OnceLock::new();
+impl Certificate for Served {
+    fn renew(&self) {
+        self.files.write_pair();
+        self.control.reload();
+    }
 
-    IDENTITY.get_or_init(|| {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("rcgen can do it");
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tls-{}", process::id()));
+    fn spoil(&self) {
+        self.files.write_other_key();
+        self.control.reload();
+    }
+
+    fn shown(&self) -> Vec<u8> {
+        shown_certificate(self.address, &self.tls)
+    }
+}
+
+/// Where an operator would have put them.
+struct Files {
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl Files {
+    /// Two names that no other relay of this or another run uses.
+    fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}", process::id()));
         fs::create_dir_all(&directory).expect("the target directory can be written to");
-        let write = |name: &str, pem: String| {
-            let path: PathBuf = directory.join(name);
-            fs::write(&path, pem).expect("the target directory can be written to");
-            path.into_os_string().into_string().expect("the target directory has a name in UTF-8")
-        };
-        let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).expect("the certificate is one");
-        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Identity {
-            cert: write("cert.pem", made.cert.pem()),
-            key: write("key.pem", made.signing_key.serialize_pem()),
-            tls: Tls { config: Arc::new(config), name: ServerName::try_from("localhost").expect("a name") },
-        }
+        Self { cert: directory.join("cert.pem"), key: directory.join("key.pem") }
+    }
+
+    fn write_pair(&self) {
+        let key = KeyPair::generate().expect("rcgen can do it");
+        let params = CertificateParams::new([NAME.to_owned()]).expect("it is a name");
+        let cert = params.signed_by(&key, authority()).expect("the authority can sign");
+        fs::write(&self.cert, cert.pem()).expect("the file can be written");
+        fs::write(&self.key, key.serialize_pem()).expect("the file can be written");
+    }
+
+    fn write_other_key(&self) {
+        let key = KeyPair::generate().expect("rcgen can do it");
+        fs::write(&self.key, key.serialize_pem()).expect("the file can be written");
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let directory = self.cert.parent().expect("the files are in a directory");
+        // Left behind, it would only take room.
+        let _ = fs::remove_dir_all(directory);
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("the target directory has a name in UTF-8")
+}
+
+/// Who signs all certificates of this run.
+fn authority() -> &'static CertifiedIssuer<'static, KeyPair> {
+    static AUTHORITY: OnceLock<CertifiedIssuer<'static, KeyPair>> = OnceLock::new();
+
+    AUTHORITY.get_or_init(|| {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("rcgen can do it");
+        CertifiedIssuer::self_signed(params, key).expect("rcgen can do it")
     })
+}
+
+fn trusting(authority: &CertifiedIssuer<'_, KeyPair>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der().clone()).expect("the authority has a certificate");
+    Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
