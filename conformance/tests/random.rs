@@ -16,7 +16,7 @@ use relay_proto::http::Head;
 use relay_proto::{Action, ConnId, Event, Fault, Notice, Now, Relay, Settings, Sink};
 
 const STEPS: usize = 150;
-const CASES: u32 = 32;
+const CASES: u32 = 300;
 
 /// Everything is scarce and short.
 const NARROW: &[(&str, &str)] = &[
