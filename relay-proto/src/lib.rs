@@ -41,9 +41,8 @@
 //! The wire protocol, rule by rule with the ids that are named all over this crate (`R5`, `S3`), is in
 //! `docs/protocol.md`.
 //!
-//! With the feature `std` (on by default) comes what every adapter to real sockets needs, whatever its
-//! runtime: above all the [`hub`], and around it the command line ([`cli`]), the [`log`], the [`metrics`] and
-//! what only the operating system knows ([`host`]).
+//! With the feature `std` (on by default) comes what every adapter needs, whatever its runtime, and is still
+//! no I/O: the [`hub`], which shares one relay between the tasks of a thread, and its [`metrics`] as text.
 #![no_std]
 
 extern crate alloc;
@@ -51,8 +50,6 @@ extern crate alloc;
 extern crate std;
 
 mod admit;
-#[cfg(feature = "std")]
-pub mod cli;
 pub mod config;
 mod connection;
 mod deliver;
@@ -62,15 +59,11 @@ pub mod envelope;
 pub mod event;
 pub mod frame;
 mod gate;
-#[cfg(feature = "std")]
-pub mod host;
 pub mod http;
 #[cfg(feature = "std")]
 pub mod hub;
 mod keepalive;
 mod ledger;
-#[cfg(feature = "std")]
-pub mod log;
 #[cfg(feature = "std")]
 pub mod metrics;
 mod outbox;

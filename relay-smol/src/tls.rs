@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use futures_rustls::TlsAcceptor;
 pub(crate) use futures_rustls::server::TlsStream;
+use relay_host::cli::Duplex;
+use relay_host::{Certificate, Pem, StartError};
 use relay_proto::Settings;
-use relay_proto::cli::Duplex;
-use relay_proto::host::{Certificate, Pem, StartError};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};

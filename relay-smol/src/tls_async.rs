@@ -12,9 +12,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::SystemTime;
 
 use async_tls::TlsAcceptor;
+use relay_host::cli::Duplex;
+use relay_host::{Certificate, Pem, StartError};
 use relay_proto::Settings;
-use relay_proto::cli::Duplex;
-use relay_proto::host::{Certificate, Pem, StartError};
 use rustls_021::client::{ServerCertVerified, ServerCertVerifier};
 use rustls_021::server::{ClientHello, ResolvesServerCert};
 use rustls_021::sign::{CertifiedKey, SigningKey, any_supported_type};

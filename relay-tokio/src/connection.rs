@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use futures_util::StreamExt;
+use relay_host::net::READ_BUFFER_BYTES;
 use relay_proto::config::Config;
-use relay_proto::host::net::READ_BUFFER_BYTES;
 use relay_proto::http::Head;
 use relay_proto::hub::{Connection, Write};
 use relay_proto::{Fault, Hub};

@@ -9,8 +9,8 @@ mod tls;
 
 use std::net::{SocketAddr, TcpListener};
 
+use relay_host::{Running, StartError, net};
 use relay_proto::Settings;
-use relay_proto::host::{Running, StartError, net};
 
 pub use tls::connect as connect_tls;
 

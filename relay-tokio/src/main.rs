@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use relay_proto::cli::{self, Adapter};
+use relay_host::cli::{self, Adapter};
 
 fn main() -> ExitCode {
     cli::main(&Adapter {

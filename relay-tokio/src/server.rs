@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Instant;
 
-use relay_proto::host::{CHECK_INTERVAL, Control, Ready, net, new_hub};
+use relay_host::{CHECK_INTERVAL, Control, Ready, net, new_hub};
 use relay_proto::{Hub, Settings};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};

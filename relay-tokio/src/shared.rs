@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use relay_host::net;
 use relay_proto::Progress;
-use relay_proto::host::net;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A handle to a stream. At most one task reads and one writes; all of them see one socket.

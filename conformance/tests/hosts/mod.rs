@@ -5,8 +5,8 @@ mod tls;
 use conformance::host::{BASELINE, Start, Switch, Vars};
 use conformance::net::{Local, Sockets};
 use conformance::{Host, Simulated};
+use relay_host::{Running, StartError};
 use relay_proto::Settings;
-use relay_proto::host::{Running, StartError};
 
 /// A kind of host.
 pub(crate) struct Kind {

@@ -11,7 +11,7 @@ use conformance::Host;
 use conformance::host::{Certificate, Vars};
 use conformance::net::{Local, Sockets, Tls, shown_certificate};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use relay_proto::host::Control;
+use relay_host::Control;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 

@@ -1,20 +1,19 @@
 //! A relay on a thread of its own, and the hand that steers it from another.
 
-use core::fmt;
-use core::future::{Future, poll_fn};
-use core::mem;
-use core::net::SocketAddr;
-use core::pin::pin;
-use core::task::{Poll, Waker};
-use std::string::String;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
 use std::thread::{self, JoinHandle};
-use std::{format, io, panic};
+use std::{io, panic};
 
-use crate::config::Settings;
-use crate::hub::Hub;
 use crate::log;
+use relay_proto::config::Settings;
+use relay_proto::hub::Hub;
 
 /// A relay that serves. Dropping it stops it at once, without a word to its clients.
 #[derive(Debug)]
@@ -212,4 +211,4 @@ impl fmt::Display for StartError {
     }
 }
 
-impl core::error::Error for StartError {}
+impl std::error::Error for StartError {}

@@ -1,16 +1,14 @@
 //! `health`: asks a relay how it is, for the health check of a container that holds nothing but the relay.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use core::time::Duration;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::string::{String, ToString};
-use std::{boxed::Box, format};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use lexopt::{Arg, Parser};
 
 use super::{Adapter, Duplex, Environment, Failure};
-use crate::config::Settings;
+use relay_proto::config::Settings;
 
 /// Nobody waits longer for a health check.
 const PATIENCE: Duration = Duration::from_secs(5);

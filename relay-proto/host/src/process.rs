@@ -1,40 +1,24 @@
 //! What the kernel knows of this process, under the names that every dashboard knows. Linux only: elsewhere
 //! nothing is known, and nothing is told.
 
-use core::time::Duration;
 use std::fs;
-use std::string::String;
+use std::time::Duration;
+
+use relay_proto::metrics::Process;
 
 /// The unit of times in `/proc`: 1 / `USER_HZ` s, which is part of the kernel's interface and 100 on every
 /// architecture that Rust has a standard library for (time(7)).
 const TICK_MS: u64 = 10;
 
-/// The process as the kernel sees it; what cannot be read is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Process {
-    /// User and system time.
-    pub cpu: Option<Duration>,
-    /// Memory in use that is not swapped out.
-    pub resident_bytes: Option<u64>,
-    /// Open file descriptors.
-    pub open_fds: Option<u64>,
-    /// The soft limit of them.
-    pub max_fds: Option<u64>,
-    /// The time of its start since the Unix epoch.
-    pub started: Option<Duration>,
-}
-
-impl Process {
-    /// Reads a few small files below `/proc`.
-    pub fn read() -> Self {
-        let stat = text("/proc/self/stat");
-        Self {
-            cpu: stat.as_deref().and_then(cpu),
-            resident_bytes: text("/proc/self/status").as_deref().and_then(resident_bytes),
-            open_fds: open_fds(),
-            max_fds: text("/proc/self/limits").as_deref().and_then(max_fds),
-            started: stat.as_deref().zip(text("/proc/stat").as_deref()).and_then(started),
-        }
+/// Reads a few small files below `/proc`.
+pub fn process() -> Process {
+    let stat = text("/proc/self/stat");
+    Process {
+        cpu: stat.as_deref().and_then(cpu),
+        resident_bytes: text("/proc/self/status").as_deref().and_then(resident_bytes),
+        open_fds: open_fds(),
+        max_fds: text("/proc/self/limits").as_deref().and_then(max_fds),
+        started: stat.as_deref().zip(text("/proc/stat").as_deref()).and_then(started),
     }
 }
 
@@ -105,7 +89,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[expect(clippy::disallowed_methods, reason = "the kernel's clock is what is compared with")]
     fn this_process_is_known() {
-        let process = Process::read();
+        let process = process();
         assert!(process.cpu.is_some());
         assert!(process.resident_bytes.is_some_and(|bytes| bytes > 100_000));
         let (open, max) = (process.open_fds.expect("Linux"), process.max_fds.expect("Linux"));

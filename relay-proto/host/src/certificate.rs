@@ -1,19 +1,17 @@
 //! The certificate: read from PEM, judged, and replaced while the relay runs (rule D2). What a TLS library
 //! makes of the two files is up to the adapter.
 
-use core::fmt;
-use core::time::Duration;
+use std::fmt;
 use std::fs;
-use std::string::String;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::vec::Vec;
+use std::time::Duration;
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use sha2::{Digest, Sha256};
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::running::StartError;
+use crate::running::StartError;
 
 /// Between two looks at the files: a change has to be in use within 10 s.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(4);
@@ -121,9 +119,9 @@ fn read<K>(cert: &str, key: &str, make: fn(Pem) -> Result<K, String>) -> Result<
 fn readable(error: &rustls_pki_types::pem::Error) -> String {
     use rustls_pki_types::pem::Error;
     match error {
-        Error::Io(error) => std::format!("{error}"),
+        Error::Io(error) => format!("{error}"),
         Error::NoItemsFound => "it holds no private key in PEM".into(),
-        other => std::format!("it is not PEM ({other})"),
+        other => format!("it is not PEM ({other})"),
     }
 }
 
@@ -147,9 +145,7 @@ fn not_after(leaf: &CertificateDer<'_>) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use std::format;
     use std::path::PathBuf;
-    use std::string::ToString;
 
     use super::*;
 

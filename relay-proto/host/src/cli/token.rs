@@ -1,12 +1,10 @@
 //! `token`: a host key and the tokens that it signs, for trying a relay out and for tools.
 
-use core::time::Duration;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::string::String;
+use std::time::Duration;
 use std::time::SystemTime;
-use std::{eprintln, format};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use ed25519_dalek::SigningKey;
@@ -14,9 +12,9 @@ use lexopt::{Arg, Parser, ValueExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Failure, print};
-use crate::event::Role;
-use crate::room::{PeerId, bound_room_id};
-use crate::token::{Claims, encode_key, sign};
+use relay_proto::event::Role;
+use relay_proto::room::{PeerId, bound_room_id};
+use relay_proto::token::{Claims, encode_key, sign};
 
 pub(super) const HELP: &str = "\
 Token:
@@ -177,7 +175,7 @@ fn unix() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::verify;
+    use relay_proto::token::verify;
 
     fn wish(args: &[&str]) -> Result<Wish, Failure> {
         Wish::parse(Parser::from_args(args))

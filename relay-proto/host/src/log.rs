@@ -1,10 +1,10 @@
 //! What is logged: one line per entry, whatever peers put into their ids (rule C6), no token ever (rule A9),
 //! and no address unless `RELAY_LOG_ADDRESSES=on`.
 
-use core::net::IpAddr;
-use core::time::Duration;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
 use std::time::Instant;
 
 use tracing::field::display;
@@ -12,9 +12,9 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
-use crate::config::{LogFormat, Settings};
-use crate::event::{Initiator, Notice};
-use crate::refusal::Refusal;
+use relay_proto::Refusal;
+use relay_proto::config::{LogFormat, Settings};
+use relay_proto::event::{Initiator, Notice};
 
 /// How long refusals with one code, from one address if those are logged, count as one entry.
 const REFUSALS_PERIOD: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ impl Refusals {
             return;
         }
         self.since = None;
-        for ((ip, code), count) in core::mem::take(&mut self.counted) {
+        for ((ip, code), count) in std::mem::take(&mut self.counted) {
             if count > 0 {
                 tracing::info!(target: "relay", ip = ip.map(display), code, count, "refused again");
             }
@@ -110,10 +110,9 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
-    use std::string::String;
     use std::sync::{Arc, Mutex};
-    use std::vec::Vec;
 
+    use relay_proto::{Config, Now, Relay};
     use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
@@ -149,18 +148,13 @@ mod tests {
         text.lines().map(Into::into).collect()
     }
 
-    const LEFT: Notice<'_> = Notice::Left {
-        conn: crate::ConnId { slot: 0, generation: 0 },
-        room: "a\nb\u{1b}[2J",
-        peer: "p\u{2028}q",
-        initiator: Initiator::Peer,
-        code: 1000,
-        reason: "",
-    };
-
     #[test]
     fn c6_an_entry_is_one_line() {
-        let lines = lines(|| notices(false)(LEFT));
+        let mut relay = Relay::new(Config::default(), [0; 32]);
+        let conn = relay.open(Now::default(), [192, 0, 2, 1].into(), &mut Vec::new()).unwrap();
+        let (room, peer) = ("a\nb\u{1b}[2J", "p\u{2028}q");
+        let left = Notice::Left { conn, room, peer, initiator: Initiator::Peer, code: 1000, reason: "" };
+        let lines = lines(|| notices(false)(left));
         assert_eq!(
             lines,
             [

@@ -11,19 +11,17 @@ mod health;
 mod serve;
 mod token;
 
-use core::fmt::{self, Write as _};
+use std::env;
+use std::fmt::{self, Write as _};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
-use std::string::{String, ToString};
-use std::vec::Vec;
-use std::{boxed::Box, env, eprintln, format};
 
 use lexopt::{Arg, Parser};
 
-use crate::config::{self, Settings, VARIABLES, Variable};
-use crate::host::{Running, StartError, quarter_of_memory};
 use crate::log;
+use crate::{Running, StartError, quarter_of_memory};
+use relay_proto::config::{self, Settings, VARIABLES, Variable};
 
 /// What a command line does not do itself.
 #[derive(Debug)]
@@ -222,7 +220,6 @@ fn help(adapter: &Adapter) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::vec;
 
     use super::*;
 

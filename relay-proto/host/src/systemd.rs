@@ -6,8 +6,7 @@ use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::vec::Vec;
-use std::{env, format, io};
+use std::{env, io};
 
 use nix::time::{ClockId, clock_gettime};
 

@@ -6,9 +6,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Adapter, Environment, Failure};
-use crate::host::systemd::{self, State};
-use crate::host::{Control, net};
 use crate::log;
+use crate::systemd::{self, State};
+use crate::{Control, net};
 
 pub(super) fn serve(adapter: &Adapter) -> Result<(), Failure> {
     let environment = Environment::read();

@@ -1,11 +1,10 @@
 //! Sockets: how they are opened, tuned and asked.
 
-use core::net::SocketAddr;
 use std::io;
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::time::Duration;
-use std::vec::Vec;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -14,9 +13,9 @@ use nix::sys::socket::getsockopt;
 use nix::{getsockopt_impl, libc, sockopt_impl};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::running::StartError;
-use crate::config::Listen;
-use crate::event::Progress;
+use crate::running::StartError;
+use relay_proto::config::Listen;
+use relay_proto::event::Progress;
 
 /// Connections that the kernel keeps ready while the relay is busy: a reconnecting crowd comes at once.
 const BACKLOG: i32 = 4096;
@@ -164,8 +163,6 @@ pub fn raise_file_limit() {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
-    use std::string::ToString;
-    use std::vec;
 
     use super::*;
 
@@ -185,7 +182,7 @@ mod tests {
         let first = listen(&any_port(&["127.0.0.1:0"])).unwrap();
         let address = first[0].local_addr().unwrap();
         let error = listen(&Listen { addresses: vec![address] }).unwrap_err().to_string();
-        assert!(error.contains(&std::format!("{address}")) && error.contains("RELAY_ADDR"), "{error}");
+        assert!(error.contains(&format!("{address}")) && error.contains("RELAY_ADDR"), "{error}");
         assert_eq!(error.lines().count(), 1);
     }
 

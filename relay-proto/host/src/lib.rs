@@ -1,0 +1,17 @@
+//! What the relay's programs share and no runtime sees: the command line, the log, sockets and their options,
+//! certificate files, signals, systemd. There is I/O here, but no rule of the protocol: those are in
+//! [`relay_proto`].
+
+mod certificate;
+pub mod cli;
+pub mod log;
+mod memory;
+pub mod net;
+mod process;
+mod running;
+pub mod systemd;
+
+pub use certificate::{CHECK_INTERVAL, Certificate, Pem};
+pub use memory::quarter_of_memory;
+pub use process::process;
+pub use running::{Control, Ready, Running, StartError, new_hub};
