@@ -20,6 +20,7 @@ pub mod net;
 pub mod peer;
 pub mod room;
 pub mod sim;
+pub mod simulate;
 mod stage;
 mod transcript;
 

@@ -1,6 +1,8 @@
-//! `conformance check URL`: plays the suite against a relay that runs somewhere.
+//! `conformance check URL` plays the suite against a relay that runs somewhere; `conformance sim` breaks the
+//! world around a simulated one.
 #![expect(clippy::print_stdout, reason = "its report is what this program is for")]
 
+mod campaign;
 mod options;
 
 use std::process::ExitCode;
@@ -14,14 +16,17 @@ use options::Options;
 const PACE: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
-    let options = match Options::from_args() {
-        Ok(Some(options)) => options,
-        Ok(None) => return ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(2);
-        }
+    let outcome = match std::env::args().nth(1).as_deref() {
+        Some("sim") => campaign::main(lexopt::Parser::from_args(std::env::args().skip(2))),
+        _ => Options::from_args().map(|options| options.map_or(ExitCode::SUCCESS, |options| check(&options))),
     };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::from(2)
+    })
+}
+
+fn check(options: &Options) -> ExitCode {
     // A case that fails says so below, with its transcript.
     std::panic::set_hook(Box::new(|_| {}));
     let host = Sockets::new(options.address, options.tls.clone()).paced(PACE);
@@ -29,7 +34,7 @@ fn main() -> ExitCode {
     let mut counts = Counts::default();
     for case in cases::all().filter(|case| case.name.contains(&options.filter)) {
         let rules = case.rules.join(" ");
-        if let Some(missing) = missing(case, &host, &options) {
+        if let Some(missing) = missing(case, &host, options) {
             println!("skipped {:44} {rules} (needs {missing})", case.name);
             counts.skipped += 1;
             continue;
