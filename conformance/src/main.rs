@@ -1,27 +1,61 @@
-//! `conformance check URL`: plays the suite against a relay that runs somewhere.
+//! `conformance check URL`: plays the suite against a relay that runs somewhere. `conformance replay FILE`: runs
+//! what a relay has recorded through another machine.
 #![expect(clippy::print_stdout, reason = "its report is what this program is for")]
 
 mod options;
 
+use std::fs::File;
+use std::io::{self, BufReader, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use conformance::net::Sockets;
+use conformance::replay::{self, Failure, Summary};
 use conformance::{Case, Host, Needs, cases};
-use options::Options;
+use options::{Command, Options};
 
 /// Between two connections: half of what a relay allows by default (rule T3).
 const PACE: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
-    let options = match Options::from_args() {
-        Ok(Some(options)) => options,
-        Ok(None) => return ExitCode::SUCCESS,
+    match Command::from_args() {
+        Ok(Some(Command::Check(options))) => check(&options),
+        Ok(Some(Command::Replay { file, trace })) => replay(&file, trace),
+        Ok(None) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
-            return ExitCode::from(2);
+            ExitCode::from(2)
         }
-    };
+    }
+}
+
+fn replay(file: &str, trace: bool) -> ExitCode {
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    let chart = trace.then_some(&mut stdout as &mut dyn Write);
+    let outcome = File::open(file).map_err(replay::Failure::Io);
+    let outcome = outcome.and_then(|recording| replay::replay(BufReader::new(recording), chart));
+    // A reader that has gone away (`| head`) is no failure of ours.
+    let _ = stdout.flush();
+    match outcome {
+        Ok(Summary { events, actions, connections, cut }) => {
+            println!("the same: {connections} connections, {events} events, {actions} actions");
+            if cut {
+                println!("the last line is not whole, as if the relay had been killed; it was left out");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(failure @ Failure::Differs { .. }) => {
+            println!("{failure}");
+            ExitCode::FAILURE
+        }
+        Err(failure) => {
+            eprintln!("{file}: {failure}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn check(options: &Options) -> ExitCode {
     // A case that fails says so below, with its transcript.
     std::panic::set_hook(Box::new(|_| {}));
     let host = Sockets::new(options.address, options.tls.clone()).paced(PACE);
@@ -29,7 +63,7 @@ fn main() -> ExitCode {
     let mut counts = Counts::default();
     for case in cases::all().filter(|case| case.name.contains(&options.filter)) {
         let rules = case.rules.join(" ");
-        if let Some(missing) = missing(case, &host, &options) {
+        if let Some(missing) = missing(case, &host, options) {
             println!("skipped {:44} {rules} (needs {missing})", case.name);
             counts.skipped += 1;
             continue;

@@ -1,5 +1,5 @@
 //! What the relay's programs share and no runtime sees: the command line, the log, sockets and their options,
-//! certificate files, signals, systemd. There is I/O here, but no rule of the protocol: those are in
+//! certificate files, recordings, signals, systemd. There is I/O here, but no rule of the protocol: those are in
 //! [`relay_proto`].
 
 mod certificate;
@@ -9,6 +9,7 @@ mod memory;
 mod metrics;
 pub mod net;
 mod process;
+mod record;
 mod running;
 pub mod systemd;
 

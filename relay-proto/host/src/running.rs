@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::{io, panic};
 
 use crate::log;
+use crate::record::FileTape;
 use relay_proto::config::Settings;
 use relay_proto::hub::Hub;
 
@@ -191,7 +192,11 @@ pub fn new_hub(settings: &Settings) -> io::Result<Hub> {
     let mut seed = [0; 32];
     #[expect(clippy::disallowed_methods, reason = "this is where the machine's seed comes from")]
     getrandom::fill(&mut seed)?;
-    Ok(Hub::new(settings.relay.clone(), seed, log::notices(settings.log_addresses)))
+    let (config, notices) = (settings.relay.clone(), log::notices(settings.log_addresses));
+    let Some(path) = &settings.record else { return Ok(Hub::new(config, seed, notices)) };
+    let tape = FileTape::create(path)
+        .map_err(|error| io::Error::other(StartError::file("RELAY_RECORD", path, error)))?;
+    Ok(Hub::recorded(config, seed, Box::new(tape), notices))
 }
 
 /// Why a relay did not start, in one line that says what to do about it (rule C3).
