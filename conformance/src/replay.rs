@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use relay_proto::http::Head;
-use relay_proto::record::{digest, digest_open};
 use relay_proto::record::line::{Beginning, FORMAT, Happened, Line};
+use relay_proto::record::{digest, digest_open};
 use relay_proto::{Action, ConnId, Event, Notice, Now, Progress, Relay, Sink};
 
 /// What was followed to its end.
@@ -138,7 +138,8 @@ impl Player {
             Happened::Connect { conn, request } => {
                 let mut head = Head::new();
                 let whole = head.push(stand_in::request(request).as_bytes());
-                let request = head.request().ok_or_else(|| format!("the stand-in is no request: {whole:?}"))?;
+                let request =
+                    head.request().ok_or_else(|| format!("the stand-in is no request: {whole:?}"))?;
                 let conn = known(conn)?;
                 self.relay.handle(now, Event::Connect { conn, request: &request }, outcome);
                 return Ok(());

@@ -75,13 +75,7 @@ impl Recorder {
 
     /// As [`Relay::open`].
     #[must_use = "a connection that nobody knows would never end"]
-    pub fn open(
-        &mut self,
-        relay: &mut Relay,
-        now: Now,
-        ip: IpAddr,
-        sink: &mut impl Sink,
-    ) -> Option<ConnId> {
+    pub fn open(&mut self, relay: &mut Relay, now: Now, ip: IpAddr, sink: &mut impl Sink) -> Option<ConnId> {
         if self.tape.is_due() && relay.is_as_new(now) {
             self.tape.begin(&self.beginning);
             (self.running, self.cast) = (true, Cast::default());
@@ -291,7 +285,8 @@ pub fn digest_open(number: Option<u32>) -> String {
 /// An action in short: what it is, for whom, and how long or with which code. Connections get the numbers that
 /// they have in the recording.
 pub fn digest(action: &Action, number: impl Fn(ConnId) -> Option<u32>) -> String {
-    let to = |conn: &ConnId| number(*conn).map_or_else(|| "nobody".to_string(), |number| format!("c{number}"));
+    let to =
+        |conn: &ConnId| number(*conn).map_or_else(|| "nobody".to_string(), |number| format!("c{number}"));
     match action {
         Action::Respond { conn, response } => {
             format!("respond {} {} {}", to(conn), response.status, response.bytes.len())

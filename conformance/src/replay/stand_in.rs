@@ -80,7 +80,10 @@ fn query(room: Room, pubkey: Pubkey, token: &Token) -> String {
                 Verdict::Holds { for_room, role, peer } => {
                     let room_id = if *for_room { room.clone() } else { format!("not {room}") };
                     let (peer_id, role) = (peer.clone(), *role);
-                    sign(&key, &Claims { room_id, peer_id, role, name: None, iat: None, nbf: None, exp: None })
+                    sign(
+                        &key,
+                        &Claims { room_id, peer_id, role, name: None, iat: None, nbf: None, exp: None },
+                    )
                 }
             }
         }
