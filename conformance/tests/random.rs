@@ -505,7 +505,9 @@ proptest! {
         let mut world = play(manners, if narrow { NARROW } else { WIDE }, &steps);
         // Where nobody is connected, another recording begins.
         world.come_to_rest();
-        more.iter().for_each(|step| world.take(step));
+        for step in &more {
+            world.take(step);
+        }
         for recording in world.recordings.0.take() {
             if let Err(failure) = replay(&recording[..], None) {
                 prop_assert!(false, "{failure}");

@@ -130,7 +130,7 @@ fn kinds(recording: &str) -> BTreeSet<String> {
                     kinds.extend(frames.iter().step_by(2).map(|frame| format!("send {frame}")));
                 }
                 ["respond" | "upgrade" | "close", _, which, ..] => {
-                    _ = kinds.insert(format!("{} {which}", words[0]))
+                    _ = kinds.insert(format!("{} {which}", words[0]));
                 }
                 ["turn", ..] => _ = kinds.insert("turn away".to_owned()),
                 _ => _ = kinds.insert(words[0].to_owned()),

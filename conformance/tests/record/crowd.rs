@@ -68,7 +68,9 @@ impl Client {
         for stream in &mut often {
             send(stream, Request::upgrade("/ws").with("X-Real-IP", "198.51.100.250").encode());
         }
-        often.iter_mut().for_each(|stream| _ = stream.read(&mut answer));
+        for stream in &mut often {
+            let _ = stream.read(&mut answer);
+        }
 
         // One who does not read, one who sends too fast, and more than there is room for.
         let mut stalled = self.join_surely(&room);
@@ -152,7 +154,7 @@ impl Client {
             // Takes what is there; who does so seldom enough is too slow.
             _ => {
                 member.set_nonblocking(true).expect("a socket can");
-                while member.read(&mut [0; 65536]).is_ok_and(|len| len > 0) {}
+                while member.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {}
                 return member.set_nonblocking(false).expect("a socket can");
             }
         };
