@@ -113,6 +113,14 @@ impl Hub {
         self.handle(Event::Drain);
     }
 
+    /// Ends every connection at once and without a word: what is left to their tasks is to find out.
+    pub fn end_all(&self) {
+        let board = &mut *self.0.board.borrow_mut();
+        for conn in board.desks.iter().filter_map(|desk| desk.owner).collect::<Vec<_>>() {
+            board.end(conn);
+        }
+    }
+
     /// Waits until a drain is over.
     pub async fn drained(&self) {
         poll_fn(|cx| {

@@ -6,6 +6,7 @@ mod certificate;
 pub mod cli;
 pub mod log;
 mod memory;
+mod metrics;
 pub mod net;
 mod process;
 mod record;
@@ -14,5 +15,6 @@ pub mod systemd;
 
 pub use certificate::{CHECK_INTERVAL, Certificate, Pem};
 pub use memory::quarter_of_memory;
+pub use metrics::MetricsPage;
 pub use process::process;
-pub use running::{Control, Ready, Running, StartError, new_hub};
+pub use running::{Addresses, Control, Ready, Running, StartError, new_hub};
