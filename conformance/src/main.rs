@@ -32,20 +32,20 @@ fn main() -> ExitCode {
 fn replay(file: &str, trace: bool) -> ExitCode {
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     let chart = trace.then_some(&mut stdout as &mut dyn Write);
-    let outcome = File::open(file).map_err(replay::Failure::Io);
+    let outcome = File::open(file).map_err(Failure::Io);
     let outcome = outcome.and_then(|recording| replay::replay(BufReader::new(recording), chart));
     // A reader that has gone away (`| head`) is no failure of ours.
-    let _ = stdout.flush();
     match outcome {
         Ok(Summary { events, actions, connections, cut }) => {
-            println!("the same: {connections} connections, {events} events, {actions} actions");
+            let _ =
+                writeln!(stdout, "the same: {connections} connections, {events} events, {actions} actions");
             if cut {
-                println!("the last line is not whole, as if the relay had been killed; it was left out");
+                let _ = writeln!(stdout, "the last line is not whole, as if the relay had been killed");
             }
             ExitCode::SUCCESS
         }
         Err(failure @ Failure::Differs { .. }) => {
-            println!("{failure}");
+            let _ = writeln!(stdout, "{failure}");
             ExitCode::FAILURE
         }
         Err(failure) => {

@@ -25,6 +25,7 @@ use std::string::{String, ToString};
 use std::vec::Vec;
 use std::{fmt, format, vec};
 
+use core::fmt::Write as _;
 use core::net::IpAddr;
 use core::time::Duration;
 
@@ -326,7 +327,7 @@ fn frames(batch: &Batch) -> String {
             _ if Lane::of(&start[..shown]) == Lane::Voice => "voice",
             _ => "data",
         };
-        text += &format!(" {kind}:{bytes}");
+        let _ = write!(text, " {kind}:{bytes}");
     }
     text
 }

@@ -58,37 +58,35 @@ fn event(happened: &Happened) -> (String, String) {
 }
 
 fn asks(asked: &Asked) -> String {
-    let mut text = format!("{} {}", method(asked.method), path(asked.path));
+    let mut parts = vec![format!("{} {}", method(asked.method), path(asked.path))];
     match &asked.query {
         None => {}
-        Some(Query::Undecodable) => text += ", not UTF-8",
-        Some(Query::Readable { room, pubkey, token }) => {
-            text += &match room {
-                Room::Missing => ", no room".to_owned(),
-                Room::Invalid => ", invalid room".to_owned(),
-                Room::Is { number, bound: None } => format!(", room {number}"),
-                Room::Is { number, bound: Some(key) } => format!(", room {number} of key {key}"),
-            };
-            text += &match pubkey {
-                Pubkey::Missing => ", guest".to_owned(),
-                Pubkey::Invalid => ", invalid key".to_owned(),
-                Pubkey::Key(key) => format!(", host with key {key}"),
-            };
-            text += &match token {
-                Token::Missing => ", no token".to_owned(),
-                Token::Unread => ", token not looked at".to_owned(),
-                Token::Judged { verdict: Verdict::Refused(reason), .. } => format!(", {reason}"),
+        Some(Query::Undecodable) => parts.push("a query that is not UTF-8".to_owned()),
+        Some(Query::Readable { room, pubkey, token }) => parts.extend([
+            match room {
+                Room::Missing => "no room".to_owned(),
+                Room::Invalid => "invalid room".to_owned(),
+                Room::Is { number, bound: None } => format!("room {number}"),
+                Room::Is { number, bound: Some(key) } => format!("room {number} of key {key}"),
+            },
+            match pubkey {
+                Pubkey::Missing => "guest".to_owned(),
+                Pubkey::Invalid => "invalid key".to_owned(),
+                Pubkey::Key(key) => format!("host with key {key}"),
+            },
+            match token {
+                Token::Missing => "no token".to_owned(),
+                Token::Unread => "token not looked at".to_owned(),
+                Token::Judged { verdict: Verdict::Refused(reason), .. } => reason.to_string(),
                 Token::Judged { verdict: Verdict::Holds { for_room, role, peer }, .. } => {
                     let elsewhere = if *for_room { "" } else { " for another room" };
-                    format!(", token for {} {peer:?}{elsewhere}", role.as_str())
+                    format!("token for {} {peer:?}{elsewhere}", role.as_str())
                 }
-            };
-        }
+            },
+        ]),
     }
-    if let Some(client) = asked.client {
-        text += &format!(", for {client}");
-    }
-    text
+    parts.extend(asked.client.map(|client| format!("for {client}")));
+    parts.join(", ")
 }
 
 pub(super) fn describe(notice: &Notice<'_>) -> String {
