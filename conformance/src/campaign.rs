@@ -19,6 +19,7 @@ Breaks the world around a simulated relay, and looks whether its rules hold.
 
     conformance sim [--seed N] [--runs N] [--ops N] [--until SECONDS] [--threads N] [--trace]
     conformance sim --script FILE [--trace]
+    conformance sim --hash --seed N [--ops N]
     conformance sim --canaries
 
 --seed N        the first run; the others follow. Without: some other every time
@@ -28,6 +29,7 @@ Breaks the world around a simulated relay, and looks whether its rules hold.
 --threads N     as many as there are processors
 --trace         print what happened as a sequence chart
 --script FILE   play this run
+--hash          print a number that is the same wherever this seed is played
 --canaries      look whether mistakes that are built in on purpose are found (a build with --cfg canary only)
 
 Exit status: 0 all held; 2 wrong arguments; 10 panic, 11 an invariant did not hold, 12 no rest after healing.
@@ -47,6 +49,7 @@ struct Options {
     until: Option<Duration>,
     threads: usize,
     trace: bool,
+    hash: bool,
     script: Option<PathBuf>,
     canaries: bool,
 }
@@ -60,6 +63,7 @@ impl Options {
             until: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
             trace: false,
+            hash: false,
             script: None,
             canaries: false,
         };
@@ -74,6 +78,7 @@ impl Options {
                 }
                 Long("threads") => options.threads = parser.value()?.parse()?,
                 Long("trace") => options.trace = true,
+                Long("hash") => options.hash = true,
                 Long("script") => options.script = Some(parser.value()?.into()),
                 Long("canaries") => options.canaries = true,
                 Long("help") | Short('h') => return Ok(None),
@@ -93,7 +98,14 @@ fn some_seed() -> u64 {
 }
 
 /// Reads the arguments behind `sim`, and does what they say.
-pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Box<dyn Error>> {
+pub(crate) fn main(parser: lexopt::Parser) -> ExitCode {
+    start(parser).unwrap_or_else(|error| {
+        eprintln!("{error}");
+        ExitCode::from(2)
+    })
+}
+
+fn start(parser: lexopt::Parser) -> Result<ExitCode, Box<dyn Error>> {
     let Some(options) = Options::read(parser)? else {
         println!("{HELP}");
         return Ok(ExitCode::SUCCESS);
@@ -105,6 +117,10 @@ pub(crate) fn main(parser: lexopt::Parser) -> Result<ExitCode, Box<dyn Error>> {
     if let Some(script) = &options.script {
         let run: Run = fs::read_to_string(script)?.parse()?;
         return Ok(replay(&run, options.trace));
+    }
+    if options.hash {
+        println!("{:016x}", play(&generate(options.seed, options.ops)).hash);
+        return Ok(ExitCode::SUCCESS);
     }
     Ok(campaign(&options))
 }

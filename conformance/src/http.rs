@@ -38,6 +38,13 @@ impl Request {
             .with("Sec-WebSocket-Key", KEY.0)
     }
 
+    /// With another method.
+    #[must_use]
+    pub fn with_method(mut self, method: &str) -> Self {
+        method.clone_into(&mut self.method);
+        self
+    }
+
     /// One more field.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {

@@ -1,29 +1,62 @@
-//! `conformance check URL` plays the suite against a relay that runs somewhere; `conformance sim` breaks the
-//! world around a simulated one.
+//! `conformance check URL`: plays the suite against a relay that runs somewhere. `conformance replay FILE`: runs
+//! what a relay has recorded through another machine. `conformance sim`: breaks the world around a simulated one.
 #![expect(clippy::print_stdout, reason = "its report is what this program is for")]
 
 mod campaign;
 mod options;
 
+use std::fs::File;
+use std::io::{self, BufReader, Write};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use conformance::net::Sockets;
+use conformance::replay::{self, Failure, Summary};
 use conformance::{Case, Host, Needs, cases};
-use options::Options;
+use options::{Command, Options};
 
 /// Between two connections: half of what a relay allows by default (rule T3).
 const PACE: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
-    let outcome = match std::env::args().nth(1).as_deref() {
-        Some("sim") => campaign::main(lexopt::Parser::from_args(std::env::args().skip(2))),
-        _ => Options::from_args().map(|options| options.map_or(ExitCode::SUCCESS, |options| check(&options))),
-    };
-    outcome.unwrap_or_else(|error| {
-        eprintln!("{error}");
-        ExitCode::from(2)
-    })
+    if std::env::args().nth(1).as_deref() == Some("sim") {
+        return campaign::main(lexopt::Parser::from_args(std::env::args().skip(2)));
+    }
+    match Command::from_args() {
+        Ok(Some(Command::Check(options))) => check(&options),
+        Ok(Some(Command::Replay { file, trace })) => replay(&file, trace),
+        Ok(None) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn replay(file: &str, trace: bool) -> ExitCode {
+    let mut stdout = io::BufWriter::new(io::stdout().lock());
+    let chart = trace.then_some(&mut stdout as &mut dyn Write);
+    let outcome = File::open(file).map_err(Failure::Io);
+    let outcome = outcome.and_then(|recording| replay::replay(BufReader::new(recording), chart));
+    // A reader that has gone away (`| head`) is no failure of ours.
+    match outcome {
+        Ok(Summary { events, actions, connections, cut }) => {
+            let _ =
+                writeln!(stdout, "the same: {connections} connections, {events} events, {actions} actions");
+            if cut {
+                let _ = writeln!(stdout, "the last line is not whole, as if the relay had been killed");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(failure @ Failure::Differs { .. }) => {
+            let _ = writeln!(stdout, "{failure}");
+            ExitCode::FAILURE
+        }
+        Err(failure) => {
+            eprintln!("{file}: {failure}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 fn check(options: &Options) -> ExitCode {

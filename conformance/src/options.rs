@@ -14,9 +14,13 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 const HELP: &str = "\
-Plays the conformance suite against a running relay.
+Plays the conformance suite against a running relay, or replays what a relay has recorded.
 
     conformance check URL [--filter TEXT] [--has NAME=VALUE]... [--ca FILE | --insecure]
+    conformance replay FILE [--trace]
+
+FILE            what a relay wrote to RELAY_RECORD; exit status 0: the same was decided again, 1: not
+--trace         prints what happened, event by event
 
 URL             ws://HOST:PORT/ws or wss://HOST:PORT/ws
 --filter TEXT   only cases whose name contains it
@@ -30,6 +34,12 @@ Breaks the world around a simulated relay.
 ";
 
 /// What was asked for.
+pub(crate) enum Command {
+    Check(Options),
+    Replay { file: String, trace: bool },
+}
+
+/// How to play the suite.
 pub(crate) struct Options {
     pub(crate) address: SocketAddr,
     pub(crate) tls: Option<Tls>,
@@ -37,18 +47,19 @@ pub(crate) struct Options {
     has: Vec<String>,
 }
 
-impl Options {
+impl Command {
     /// Reads the arguments. None: help was all that was wanted.
     pub(crate) fn from_args() -> Result<Option<Self>, Box<dyn Error>> {
         let mut parser = lexopt::Parser::from_env();
         let (mut words, mut has) = (Vec::new(), Vec::new());
-        let (mut filter, mut trust) = (String::new(), None);
+        let (mut filter, mut trust, mut trace) = (String::new(), None, false);
         while let Some(argument) = parser.next()? {
             match argument {
                 Long("filter") => filter = parser.value()?.string()?,
                 Long("has") => has.push(parser.value()?.string()?),
                 Long("ca") => trust = Some(Trust::File(parser.value()?.string()?)),
                 Long("insecure") => trust = Some(Trust::Anybody),
+                Long("trace") => trace = true,
                 Long("help") | Short('h') => {
                     println!("{HELP}");
                     return Ok(None);
@@ -57,14 +68,19 @@ impl Options {
                 other => return Err(other.unexpected().into()),
             }
         }
-        let [command, url] = &words[..] else { return Err(HELP.into()) };
-        if command != "check" {
-            return Err(HELP.into());
-        }
-        let (address, tls) = target(url, trust)?;
-        Ok(Some(Self { address, tls, filter, has }))
+        let [command, object] = &words[..] else { return Err(HELP.into()) };
+        Ok(Some(match command.as_str() {
+            "check" => {
+                let (address, tls) = target(object, trust)?;
+                Self::Check(Options { address, tls, filter, has })
+            }
+            "replay" => Self::Replay { file: object.clone(), trace },
+            _ => return Err(HELP.into()),
+        }))
     }
+}
 
+impl Options {
     /// Whether the relay is known to have this setting.
     pub(crate) fn has(&self, (name, value): &(&str, &str)) -> bool {
         self.has.iter().any(|has| *has == format!("{name}={value}"))

@@ -1,18 +1,22 @@
 //! The machine under random events. Each step is small and does nothing where it makes no sense, so that what
 //! fails shrinks to a few steps.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 use conformance::Room;
 use conformance::http::Request;
+use conformance::replay::replay;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use relay_proto::event::Progress;
 use relay_proto::http::Head;
+use relay_proto::record::{Recorder, Tape};
 use relay_proto::{Action, ConnId, Event, Fault, Notice, Now, Relay, Settings, Sink};
 
 const STEPS: usize = 150;
@@ -157,6 +161,27 @@ struct World {
     manners: Manners,
     conns: Vec<Conn>,
     actions: Vec<Action>,
+    recorder: Recorder,
+    recordings: Recordings,
+}
+
+/// A tape for every moment at which a recording can begin.
+#[derive(Clone, Default)]
+struct Recordings(Rc<RefCell<Vec<Vec<u8>>>>);
+
+impl Tape for Recordings {
+    fn is_due(&self) -> bool {
+        true
+    }
+
+    fn begin(&mut self, line: &[u8]) {
+        self.0.borrow_mut().push(line.to_vec());
+    }
+
+    fn push(&mut self, line: Vec<u8>) -> bool {
+        self.0.borrow_mut().last_mut().expect("it has begun").extend(line);
+        true
+    }
 }
 
 #[derive(Default)]
@@ -181,7 +206,16 @@ impl World {
     fn new(manners: Manners, vars: &[(&str, &str)]) -> Self {
         let config = Settings::from_vars(vars.iter().copied()).expect("the settings are valid").relay;
         let now = Now { monotonic: Duration::ZERO, unix: Duration::from_secs(2_000_000_000) };
-        Self { relay: Relay::new(config, [7; 32]), now, manners, conns: Vec::new(), actions: Vec::new() }
+        let (seed, recordings) = ([7; 32], Recordings::default());
+        Self {
+            recorder: Recorder::new(&config, seed, Box::new(recordings.clone())),
+            relay: Relay::new(config, seed),
+            now,
+            manners,
+            conns: Vec::new(),
+            actions: Vec::new(),
+            recordings,
+        }
     }
 
     fn take(&mut self, step: &Step) {
@@ -246,7 +280,7 @@ impl World {
     fn open(&mut self, ip: u8) {
         let ip = IpAddr::V4(Ipv4Addr::new(192, 0, 2, ip));
         let mut outcome = Outcome::default();
-        if let Some(id) = self.relay.open(self.now, ip, &mut outcome) {
+        if let Some(id) = self.recorder.open(&mut self.relay, self.now, ip, &mut outcome) {
             assert!(self.conns.iter().all(|conn| conn.id != id), "{id} was given out twice");
             let conn = Conn { id, phase: Phase::Head, outstanding: false, paused: false, probed: false };
             self.conns.push(conn);
@@ -320,7 +354,7 @@ impl World {
 
     fn handle(&mut self, event: Event<'_>) {
         let mut outcome = Outcome::default();
-        self.relay.handle(self.now, event, &mut outcome);
+        self.recorder.handle(&mut self.relay, self.now, event, &mut outcome);
         self.carry_out(outcome);
     }
 
@@ -388,8 +422,19 @@ impl World {
 
 fn payload_of(number: usize) -> Bytes {
     let large = vec![b'x'; 900];
-    let payloads: [&[u8]; 8] =
-        [b"", b"{\"n\":1}", b"{\"from\":\"p\"}", b"{\"from\":\"q\"}", b"{\n}", b"KV", b"KV voice", &large];
+    let payloads: [&[u8]; 11] = [
+        b"",
+        b"{\"n\":1}",
+        b"{\"from\":\"p\"}",
+        b"{\"from\":\"q\"}",
+        b"{\n}",
+        b"KV",
+        b"KV voice",
+        &large,
+        b"{\"a\":1,\n\"from\":\"\\\"\\u005c\"}",
+        b" {\"from\":\"\\u0070\"}",
+        "{\"from\":\"\u{e9}\",\"from\":\"\u{65e5}\"}".as_bytes(),
+    ];
     Bytes::copy_from_slice(payloads[number % payloads.len()])
 }
 
@@ -447,5 +492,26 @@ proptest! {
         let (first, second) = (play(Manners::Good, NARROW, &steps), play(Manners::Good, NARROW, &steps));
         prop_assert_eq!(&first.actions, &second.actions);
         prop_assert_eq!(first.relay.stats(), second.relay.stats());
+    }
+
+    #[test]
+    fn what_was_recorded_is_decided_again(
+        steps in vec(step(), 0..STEPS),
+        more in vec(step(), 0..STEPS),
+        good in any::<bool>(),
+        narrow in any::<bool>(),
+    ) {
+        let manners = if good { Manners::Good } else { Manners::None };
+        let mut world = play(manners, if narrow { NARROW } else { WIDE }, &steps);
+        // Where nobody is connected, another recording begins.
+        world.come_to_rest();
+        for step in &more {
+            world.take(step);
+        }
+        for recording in world.recordings.0.take() {
+            if let Err(failure) = replay(&recording[..], None) {
+                prop_assert!(false, "{failure}");
+            }
+        }
     }
 }

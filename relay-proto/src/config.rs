@@ -13,6 +13,7 @@ use crate::ledger::MAX_OVERHEAD_BYTES;
 
 /// Everything that the machine decides by. A limit of `usize::MAX` is none, and so is a time of `None`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "std", derive(serde::Serialize, serde::Deserialize))]
 pub struct Config {
     /// Live rooms (rule R4).
     pub max_rooms: usize,
@@ -50,7 +51,8 @@ pub struct Config {
     pub max_bytes_per_second: Option<u32>,
     /// Messages per second that one connection may send before it is read more slowly.
     pub max_messages_per_second: Option<u32>,
-    /// Whose `X-Forwarded-For` is believed (rule T4).
+    /// Whose `X-Forwarded-For` is believed (rule T4). Not for a recording: it holds no addresses.
+    #[cfg_attr(feature = "std", serde(skip))]
     pub trusted_proxies: Vec<IpNet>,
     /// The time over which a drain spreads the end of rooms (rule D1).
     pub drain: Duration,
@@ -107,6 +109,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// `RELAY_LOG_ADDRESSES`.
     pub log_addresses: bool,
+    /// `RELAY_RECORD`: a path.
+    pub record: Option<String>,
     /// What the machine decides by.
     pub relay: Config,
 }
@@ -161,6 +165,7 @@ impl Default for Settings {
             log: String::new(),
             log_format: LogFormat::Text,
             log_addresses: false,
+            record: None,
             relay: Config {
                 max_rooms: 0,
                 max_clients_per_room: 0,
@@ -312,6 +317,9 @@ variables! {
         |s, v| { s.log_format = log_format(v)?; Some(()) };
     "RELAY_LOG_ADDRESSES", "off", SWITCH, "whether client addresses may stand in the log",
         |s, v| { s.log_addresses = switch(v)?; Some(()) };
+    "RELAY_RECORD", "", "the path of a file that can be written",
+        "record what the relay is told and decides, without payloads, names and addresses: see docs/recording.md",
+        |s, v| { s.record = Some(path(v)?); Some(()) };
 }
 
 /// `RELAY_MAX_QUEUED_BYTES=auto`, to be replaced by whoever can ask for the size of the memory.

@@ -112,6 +112,8 @@ pub struct Progress {
 
 /// What a peer can do wrong before the machine sees a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "std", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
 pub enum Fault {
     /// The request head does not parse.
     BadHead,
@@ -196,6 +198,8 @@ pub enum Initiator {
 
 /// How a caller takes part in a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "std", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
 pub enum Role {
     /// It presented the room's public key.
     Host,

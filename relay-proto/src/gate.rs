@@ -107,6 +107,11 @@ impl Gate {
         }
     }
 
+    /// Whether it decides as a new one from now on.
+    pub(crate) fn is_as_new(&self, now: Duration) -> bool {
+        self.sockets == 0 && self.rates.full_at.values().all(|full_at| *full_at <= now)
+    }
+
     /// Rule T3: uses up one request; `Err` says after how long there will be one again.
     pub(crate) fn request(&mut self, origin: Origin, now: Duration, config: &Config) -> Result<(), Duration> {
         match config.rate_limit_per_ip {

@@ -29,6 +29,7 @@ use crate::config::Config;
 use crate::event::{Action, ConnId, Event, Fault, Notice, Progress, Sink};
 use crate::frame::{Batch, Frame};
 use crate::http::Request;
+use crate::record::{Recorder, Tape};
 use crate::relay::Relay;
 use crate::stats::Stats;
 use crate::time::Now;
@@ -40,6 +41,7 @@ pub struct Hub(Rc<Shared>);
 struct Shared {
     origin: Instant,
     relay: RefCell<Relay>,
+    recorder: Option<RefCell<Recorder>>,
     board: RefCell<Board>,
 }
 
@@ -59,9 +61,30 @@ pub enum Write {
 impl Hub {
     /// A hub around a new machine. `notices` hears what a log wants to know.
     pub fn new(config: Config, seed: [u8; 32], notices: impl FnMut(Notice<'_>) + 'static) -> Self {
+        Self::build(config, seed, None, notices)
+    }
+
+    /// The same, with all that happens recorded on a tape.
+    pub fn recorded(
+        config: Config,
+        seed: [u8; 32],
+        tape: Box<dyn Tape>,
+        notices: impl FnMut(Notice<'_>) + 'static,
+    ) -> Self {
+        let recorder = Recorder::new(&config, seed, tape);
+        Self::build(config, seed, Some(recorder), notices)
+    }
+
+    fn build(
+        config: Config,
+        seed: [u8; 32],
+        recorder: Option<Recorder>,
+        notices: impl FnMut(Notice<'_>) + 'static,
+    ) -> Self {
         Self(Rc::new(Shared {
             origin: clock().0,
             relay: RefCell::new(Relay::new(config, seed)),
+            recorder: recorder.map(RefCell::new),
             board: RefCell::new(Board {
                 desks: Vec::new(),
                 timer: None,
@@ -74,16 +97,28 @@ impl Hub {
     /// A socket was accepted. `None`: close it at once.
     pub fn open(&self, ip: IpAddr) -> Option<Connection> {
         let mut board = self.0.board.borrow_mut();
-        let id = self.0.relay.borrow_mut().open(self.now(), ip, &mut *board)?;
+        let (mut relay, now) = (self.0.relay.borrow_mut(), self.now());
+        let id = match &self.0.recorder {
+            None => relay.open(now, ip, &mut *board),
+            Some(recorder) => recorder.borrow_mut().open(&mut relay, now, ip, &mut *board),
+        }?;
+        drop(relay);
         board.seat(id);
-        drop(board);
-        self.wake_timer();
+        board.wake_timer();
         Some(Connection { hub: self.clone(), id })
     }
 
     /// Stop in good order (rule D1).
     pub fn drain(&self) {
         self.handle(Event::Drain);
+    }
+
+    /// Ends every connection at once and without a word: what is left to their tasks is to find out.
+    pub fn end_all(&self) {
+        let board = &mut *self.0.board.borrow_mut();
+        for conn in board.desks.iter().filter_map(|desk| desk.owner).collect::<Vec<_>>() {
+            board.end(conn);
+        }
     }
 
     /// Waits until a drain is over.
@@ -134,18 +169,15 @@ impl Hub {
 
     fn handle(&self, event: Event<'_>) {
         let now = self.now();
-        let before = self.0.relay.borrow().next_deadline();
-        self.0.relay.borrow_mut().handle(now, event, &mut *self.0.board.borrow_mut());
-        if self.0.relay.borrow().next_deadline().map(|(at, _)| at) < before.map(|(at, _)| at)
-            || before.is_none()
-        {
-            self.wake_timer();
+        let mut relay = self.0.relay.borrow_mut();
+        let before = relay.next_deadline();
+        let board = &mut *self.0.board.borrow_mut();
+        match &self.0.recorder {
+            None => relay.handle(now, event, board),
+            Some(recorder) => recorder.borrow_mut().handle(&mut relay, now, event, board),
         }
-    }
-
-    fn wake_timer(&self) {
-        if let Some(waker) = self.0.board.borrow_mut().timer.take() {
-            waker.wake();
+        if relay.next_deadline().map(|(at, _)| at) < before.map(|(at, _)| at) || before.is_none() {
+            board.wake_timer();
         }
     }
 }
@@ -341,6 +373,12 @@ impl Board {
             debug_assert!(desk.write.is_none(), "two writes are outstanding");
             desk.write = Some(write);
             wake(desk.writer.as_ref());
+        }
+    }
+
+    fn wake_timer(&mut self) {
+        if let Some(waker) = self.timer.take() {
+            waker.wake();
         }
     }
 

@@ -42,7 +42,8 @@
 //! `docs/protocol.md`.
 //!
 //! With the feature `std` (on by default) comes what every adapter needs, whatever its runtime, and is still
-//! no I/O: the [`hub`], which shares one relay between the tasks of a thread, and its [`metrics`] as text.
+//! no I/O: the [`hub`], which shares one relay between the tasks of a thread, its [`metrics`] as text, and
+//! how to [`record`] what it does.
 #![no_std]
 
 extern crate alloc;
@@ -67,6 +68,8 @@ mod ledger;
 #[cfg(feature = "std")]
 pub mod metrics;
 mod outbox;
+#[cfg(feature = "std")]
+pub mod record;
 mod refusal;
 mod relay;
 mod rng;

@@ -149,6 +149,11 @@ impl Relay {
         self.exit_when_done(sink);
     }
 
+    /// Whether all that it will decide is what a new one would: nobody is connected, and no rate is used up.
+    pub fn is_as_new(&self, now: Now) -> bool {
+        self.connections.len() == 0 && self.drain.opens_rooms() && self.gate.is_as_new(now.monotonic)
+    }
+
     /// When to send the next [`Event::Tick`] at the latest, and why.
     pub fn next_deadline(&self) -> Option<(Duration, Wake)> {
         self.timers.next()
@@ -164,9 +169,14 @@ impl Relay {
         self.now = Now { monotonic: now.monotonic.max(self.now.monotonic), unix: now.unix };
     }
 
+    /// Whether a connection has not ended.
+    pub(crate) fn knows(&self, conn: ConnId) -> bool {
+        self.connections.lives(conn.slot, conn.generation)
+    }
+
     /// A late event for a connection that has ended is ignored.
     fn with(&mut self, conn: ConnId, work: impl FnOnce(&mut Self, u32)) {
-        if self.connections.lives(conn.slot, conn.generation) {
+        if self.knows(conn) {
             work(self, conn.slot);
         }
     }

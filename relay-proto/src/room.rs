@@ -63,14 +63,15 @@ impl RoomId {
         }
     }
 
-    fn bound_hash(&self) -> Option<&str> {
+    pub(crate) fn bound_hash(&self) -> Option<&str> {
         let (hash, _) = self.0.strip_prefix(BOUND_PREFIX)?.split_once('.')?;
         let base32 = |byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7');
         (hash.len() == BOUND_HASH_CHARS && hash.bytes().all(base32)).then_some(hash)
     }
 }
 
-fn key_hash(key: &VerifyingKey) -> String {
+/// Rule A10.
+pub(crate) fn key_hash(key: &VerifyingKey) -> String {
     let mut hash = Base32Unpadded::encode_string(&Sha256::digest(key.as_bytes()));
     hash.truncate(BOUND_HASH_CHARS);
     hash

@@ -1,13 +1,16 @@
-//! Values at small dense indexes, with a generation per index that tells one tenant from the next.
+//! Values at small dense indexes, with a generation that tells one tenant of an index from the next.
 
 use alloc::vec::Vec;
 use core::ops::{Index, IndexMut};
 
-/// Indexes are given out again, last freed first, so that memory stays dense and order is reproducible.
+/// Indexes are given out again, last freed first, so that memory stays dense and order is reproducible. Once
+/// it is empty, it gives out indexes as a new one does: the past leaves no trace in what comes.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
+    /// That of the next tenant, whatever its index.
+    generation: u32,
 }
 
 #[derive(Debug)]
@@ -18,25 +21,30 @@ struct Slot<T> {
 
 impl<T> Slab<T> {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self { slots: Vec::new(), free: Vec::new(), generation: 0 }
     }
 
     /// Index and generation of the new value.
     pub(crate) fn insert(&mut self, value: T) -> (u32, u32) {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, value: None });
-            u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 values fit into memory")
-        });
-        let slot = &mut self.slots[index as usize];
-        slot.value = Some(value);
-        (index, slot.generation)
+        let generation = self.generation;
+        self.generation = generation.wrapping_add(1);
+        let slot = Slot { generation, value: Some(value) };
+        if let Some(index) = self.free.pop() {
+            self.slots[index as usize] = slot;
+            return (index, generation);
+        }
+        self.slots.push(slot);
+        let index = u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 values fit into memory");
+        (index, generation)
     }
 
     pub(crate) fn remove(&mut self, index: u32) -> Option<T> {
-        let slot = self.slots.get_mut(index as usize)?;
-        let value = slot.value.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
+        let value = self.slots.get_mut(index as usize)?.value.take()?;
         self.free.push(index);
+        if self.len() == 0 {
+            self.slots.clear();
+            self.free.clear();
+        }
         Some(value)
     }
 
@@ -98,5 +106,19 @@ mod tests {
         assert!(!slab.lives(index, first));
         assert!(slab.lives(index, second));
         assert_eq!(slab.len(), 1);
+    }
+
+    #[test]
+    fn an_empty_one_begins_anew() {
+        let mut slab = Slab::new();
+        for value in ['a', 'b', 'c'] {
+            slab.insert(value);
+        }
+        for index in [0, 2, 1] {
+            assert!(slab.remove(index).is_some());
+        }
+        assert_eq!(slab.insert('d').0, 0);
+        assert_eq!(slab.insert('e').0, 1);
+        assert!(!slab.lives(0, 0) && !slab.lives(2, 2));
     }
 }

@@ -18,6 +18,8 @@ const MAX_TOKEN_BYTES: usize = 4096;
 
 /// Why a token is not accepted: the reasons of rule A4, in the order in which they are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "std", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "std", serde(rename_all = "snake_case"))]
 #[allow(missing_docs)] // each is its own text
 pub enum TokenError {
     Malformed,

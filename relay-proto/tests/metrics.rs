@@ -479,6 +479,7 @@ fn every_limit_that_can_be_set_is_told() {
         "RELAY_TRUSTED_PROXIES",
         "RELAY_METRICS_ADDR",
         "RELAY_LOG",
+        "RELAY_RECORD",
     ];
     for variable in VARIABLES {
         let told = METRICS.iter().filter(|metric| {

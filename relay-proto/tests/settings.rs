@@ -36,7 +36,8 @@ fn every_default_can_also_be_written() {
 fn c3_every_variable_refuses_nonsense_by_name_value_and_remedy() {
     for variable in VARIABLES {
         let mut wrong = vec![""];
-        let is_text = ["RELAY_TLS_CERT", "RELAY_TLS_KEY", "RELAY_LOG"].contains(&variable.name);
+        let is_text =
+            ["RELAY_TLS_CERT", "RELAY_TLS_KEY", "RELAY_LOG", "RELAY_RECORD"].contains(&variable.name);
         if !is_text {
             wrong.extend(["-1", "nonsense", "1e3", " 1", "0x10", "99999999999999999999999", "1\n2"]);
         }

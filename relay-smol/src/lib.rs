@@ -3,15 +3,16 @@
 //! What a relay does is decided in [`relay_proto`]. Here is only how bytes come in and go out.
 
 mod connection;
+mod metrics;
 mod server;
 mod shared;
 // The seam between the two ways to TLS: each of these files has a `Tls`, its `TlsStream` and `connect`.
 #[cfg_attr(feature = "async-tls", path = "tls_async.rs")]
 mod tls;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 
-use relay_host::{Running, StartError, net};
+use relay_host::{Addresses, Running, StartError, net};
 use relay_proto::Settings;
 
 pub use tls::connect as connect_tls;
@@ -23,20 +24,23 @@ compile_error!("relay-smol needs one of its features `futures-rustls` and `async
 
 /// Starts a relay on a thread of its own. It handles no signals and sets up no log: that is for a program.
 pub fn spawn(settings: Settings) -> Result<Running, StartError> {
-    let listeners = net::listen(&settings.addr)?;
+    let listeners = net::listen("RELAY_ADDR", &settings.addr)?;
     spawn_on(settings, listeners)
 }
 
 /// The same on sockets that listen already, whatever [`Settings::addr`] says.
 pub fn spawn_on(settings: Settings, listeners: Vec<TcpListener>) -> Result<Running, StartError> {
     let tls = Tls::from_settings(&settings)?;
-    let addr = listeners.first().map_or(Ok(SocketAddr::from(([0; 4], 0))), TcpListener::local_addr);
-    let addr = addr.map_err(|error| StartError::system(&error))?;
+    let metrics = match &settings.metrics_addr {
+        Some(addr) => net::listen("RELAY_METRICS_ADDR", addr)?,
+        None => Vec::new(),
+    };
+    let addresses = Addresses::of(&listeners, &metrics)?;
     let reload = {
         let tls = tls.clone();
         move || tls.iter().for_each(Tls::reload)
     };
-    Running::start(addr, reload, move |control, ready| {
-        server::run(&settings, listeners, tls, &control, ready)
+    Running::start(addresses, reload, move |control, ready| {
+        server::run(&settings, [listeners, metrics], tls, &control, ready)
     })
 }

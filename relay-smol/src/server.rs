@@ -1,22 +1,27 @@
 //! One thread: sockets that listen, a timer for the machine, and whoever steers it.
 
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use relay_host::{CHECK_INTERVAL, Control, Ready, net, new_hub};
+use relay_host::{CHECK_INTERVAL, Control, MetricsPage, Ready, net, new_hub};
 use relay_proto::{Hub, Settings};
 use smol::future::yield_now;
-use smol::net::TcpListener;
+use smol::net::{TcpListener, TcpStream};
 use smol::{LocalExecutor, Timer};
 
 use crate::connection::Service;
+use crate::metrics;
 use crate::tls::Tls;
 
-/// Serves until it is drained or stopped. Whatever is still open then is dropped with the executor.
+/// As the metrics name it.
+const PROGRAM: (&str, &str) = ("smol", env!("CARGO_PKG_VERSION"));
+
+/// Serves until it is drained or stopped. Whatever is still open then is dropped.
 pub(crate) fn run(
     settings: &Settings,
-    listeners: Vec<std::net::TcpListener>,
+    [clients, metrics]: [Vec<std::net::TcpListener>; 2],
     tls: Option<Tls>,
     control: &Control,
     ready: Ready,
@@ -25,23 +30,44 @@ pub(crate) fn run(
     smol::block_on(executor.run(async {
         let hub = new_hub(settings)?;
         let service = Rc::new(Service::new(&executor, hub.clone(), tls.clone(), &settings.relay));
-        for listener in listeners {
-            executor.spawn(accept(TcpListener::try_from(listener)?, service.clone())).detach();
+        let mut accepting = Vec::new();
+        for listener in clients {
+            let (tasks, service) = (service.clone(), service.clone());
+            let serve = move |socket, ip| service.clone().serve(socket, ip);
+            accepting.push(executor.spawn(accept(TcpListener::try_from(listener)?, tasks, serve)));
+        }
+        let valid_until = {
+            let tls = tls.clone();
+            move || tls.as_ref()?.valid_until()
+        };
+        let page = Rc::new(MetricsPage::new(hub.clone(), &settings.relay, PROGRAM, valid_until));
+        for listener in metrics {
+            let (tasks, page) = (service.clone(), page.clone());
+            let serve = move |socket, _| metrics::serve(page.clone(), socket);
+            accepting.push(executor.spawn(accept(TcpListener::try_from(listener)?, tasks, serve)));
         }
         executor.spawn(keep_time(hub.clone())).detach();
         executor.spawn(watch(tls)).detach();
         ready.say();
         control.obey(&hub).await;
+        // Another thread reports what the sockets do. A task that it wakes while the executor is being dropped
+        // would stay for ever, with its socket: so all tasks end before.
+        drop(accepting);
+        hub.end_all();
+        while executor.try_tick() {}
         Ok(())
     }))
 }
 
-async fn accept(listener: TcpListener, service: Rc<Service>) {
+async fn accept<F>(listener: TcpListener, tasks: Rc<Service>, serve: impl Fn(TcpStream, IpAddr) -> F)
+where
+    F: Future<Output = ()> + 'static,
+{
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
                 net::tune(&socket);
-                if let Some(task) = service.spawn(service.clone().serve(socket, peer.ip())) {
+                if let Some(task) = tasks.spawn(serve(socket, peer.ip())) {
                     task.detach();
                 }
                 // A crowd that comes in must not keep those waiting that are in.

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_rustls::TlsAcceptor;
 pub(crate) use futures_rustls::server::TlsStream;
@@ -47,6 +48,11 @@ impl Tls {
         stream: S,
     ) -> io::Result<TlsStream<S>> {
         self.acceptor.accept(stream).await
+    }
+
+    /// Of the certificate in use, since the Unix epoch.
+    pub(crate) fn valid_until(&self) -> Option<Duration> {
+        self.certificate.valid_until()
     }
 
     pub(crate) fn reload(&self) {

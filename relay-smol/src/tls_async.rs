@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_tls::TlsAcceptor;
 use relay_host::cli::Duplex;
@@ -57,6 +57,11 @@ impl Tls {
         let moved = Rc::<Moved>::default();
         let noted = Noted { socket: stream, moved: moved.clone() };
         Ok(TlsStream::new(self.acceptor.accept(noted).await?, moved))
+    }
+
+    /// Of the certificate in use, since the Unix epoch.
+    pub(crate) fn valid_until(&self) -> Option<Duration> {
+        self.certificate.valid_until()
     }
 
     pub(crate) fn reload(&self) {

@@ -72,7 +72,16 @@ impl Service {
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let ahead = Box::pin(read_head(conn, &mut stream)).await?;
+        let ahead = match Box::pin(read_head(&mut stream)).await? {
+            Ok(head) => {
+                let upgraded = head.request().is_some_and(|request| conn.connect(&request));
+                upgraded.then(|| head.into_rest())
+            }
+            Err(fault) => {
+                conn.fault(fault);
+                None
+            }
+        };
         let reading = spawn_local(read(conn.clone(), stream.clone(), ahead, self.decoder));
         let _reading = Guard(reading.abort_handle());
         write(conn, stream).await
@@ -88,11 +97,8 @@ impl Drop for Guard {
     }
 }
 
-/// Reads a request head and shows it to the machine. If frames follow, returns what has come of them already.
-async fn read_head<S>(conn: &Connection, stream: &mut Shared<S>) -> io::Result<Option<Vec<u8>>>
-where
-    S: AsyncRead + Unpin,
-{
+/// Reads a request head, or as much of it as shows that it is none.
+pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Result<Head, Fault>> {
     let mut head = Head::new();
     let mut buffer = [0; READ_BUFFER_BYTES];
     loop {
@@ -102,14 +108,8 @@ where
         }
         match head.push(&buffer[..len]) {
             Ok(false) => {}
-            Ok(true) => {
-                let upgraded = head.request().is_some_and(|request| conn.connect(&request));
-                return Ok(upgraded.then(|| head.into_rest()));
-            }
-            Err(fault) => {
-                conn.fault(fault);
-                return Ok(None);
-            }
+            Ok(true) => return Ok(Ok(head)),
+            Err(fault) => return Ok(Err(fault)),
         }
     }
 }
@@ -189,7 +189,8 @@ fn fault(error: &Error) -> Option<Fault> {
     }
 }
 
-async fn discard(mut stream: impl AsyncRead + Unpin) {
+/// Reads until there is an end to it.
+pub(crate) async fn discard(mut stream: impl AsyncRead + Unpin) {
     let mut buffer = vec![0; READ_BUFFER_BYTES];
     while stream.read(&mut buffer).await.is_ok_and(|len| len > 0) {}
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use relay_proto::{Action, Event, Initiator, Wake};
+use relay_proto::stats::DropReason;
+use relay_proto::{Action, Event, Initiator, Stats, Wake};
 
 use super::client::Seen;
 use super::op::Op;
@@ -15,7 +16,7 @@ use super::referee::Output;
 pub struct Exercised(BTreeMap<(&'static str, &'static str), u64>);
 
 impl Exercised {
-    /// How often this was seen; kinds are `op`, `event`, `action`, `wake`, `refused`, `closed` (by the relay, for
+    /// How often this was seen; kinds are `op`, `event`, `action`, `wake`, `refused`, `dropped` (messages), `closed` (by the relay, for
     /// that reason), `left` (by the client) and `client` (what it saw).
     pub fn count(&self, kind: &str, name: &str) -> u64 {
         self.0.iter().filter(|((k, n), _)| *k == kind && *n == name).map(|(_, count)| count).sum()
@@ -101,6 +102,15 @@ impl Exercised {
                 Action::Exit => "Exit",
             },
         );
+    }
+
+    /// Why messages were let go, at the end of a run.
+    pub(crate) fn dropped(&mut self, stats: &Stats) {
+        for lane in &stats.lanes {
+            for (reason, flow) in DropReason::ALL.into_iter().zip(lane.dropped) {
+                *self.0.entry(("dropped", reason.as_str())).or_default() += flow.messages;
+            }
+        }
     }
 
     pub(crate) fn seen(&mut self, seen: &Seen) {

@@ -39,8 +39,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(120);
 #[cfg(target_os = "linux")]
 const NOTSENT_LOWAT: u32 = 16 * 1024;
 
-/// Opens every address, or one of the two families of a bare port where the machine lacks the other.
-pub fn listen(wanted: &Listen) -> Result<Vec<TcpListener>, StartError> {
+/// Opens every address that a variable names, or one of the two families of a bare port where the machine lacks the other.
+pub fn listen(variable: &str, wanted: &Listen) -> Result<Vec<TcpListener>, StartError> {
     let mut listeners: Vec<TcpListener> = Vec::new();
     let mut lacking = None;
     for address in &wanted.addresses {
@@ -52,11 +52,13 @@ pub fn listen(wanted: &Listen) -> Result<Vec<TcpListener>, StartError> {
         match open(address) {
             Ok(listener) => listeners.push(listener),
             Err(error) if lacks_family(&error) => lacking = Some((address, error)),
-            Err(error) => return Err(StartError::occupied(address, &error)),
+            Err(error) => return Err(StartError::occupied(variable, address, &error)),
         }
     }
     match lacking {
-        Some((address, error)) if listeners.is_empty() => Err(StartError::occupied(address, &error)),
+        Some((address, error)) if listeners.is_empty() => {
+            Err(StartError::occupied(variable, address, &error))
+        }
         Some(_) | None => Ok(listeners),
     }
 }
@@ -172,16 +174,16 @@ mod tests {
 
     #[test]
     fn both_families_share_a_port() {
-        let listeners = listen(&any_port(&["[::]:0", "0.0.0.0:0"])).unwrap();
+        let listeners = listen("RELAY_ADDR", &any_port(&["[::]:0", "0.0.0.0:0"])).unwrap();
         let ports: Vec<u16> = listeners.iter().map(|l| l.local_addr().unwrap().port()).collect();
         assert!(ports.iter().all(|port| *port == ports[0]), "{ports:?}");
     }
 
     #[test]
     fn an_occupied_port_is_named_with_its_remedy() {
-        let first = listen(&any_port(&["127.0.0.1:0"])).unwrap();
+        let first = listen("RELAY_ADDR", &any_port(&["127.0.0.1:0"])).unwrap();
         let address = first[0].local_addr().unwrap();
-        let error = listen(&Listen { addresses: vec![address] }).unwrap_err().to_string();
+        let error = listen("RELAY_ADDR", &Listen { addresses: vec![address] }).unwrap_err().to_string();
         assert!(error.contains(&format!("{address}")) && error.contains("RELAY_ADDR"), "{error}");
         assert_eq!(error.lines().count(), 1);
     }
@@ -189,7 +191,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn s5_bytes_are_waiting_until_they_are_acknowledged() {
-        let listener = listen(&any_port(&["127.0.0.1:0"])).unwrap().remove(0);
+        let listener = listen("RELAY_ADDR", &any_port(&["127.0.0.1:0"])).unwrap().remove(0);
         listener.set_nonblocking(false).unwrap();
         let mut far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut near, _) = listener.accept().unwrap();

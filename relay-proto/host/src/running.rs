@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,33 @@ use std::thread::{self, JoinHandle};
 use std::{io, panic};
 
 use crate::log;
+use crate::record::FileTape;
 use relay_proto::config::Settings;
 use relay_proto::hub::Hub;
+
+/// Where a relay listens; of two addresses, the first.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// `RELAY_ADDR`.
+    pub clients: SocketAddr,
+    /// `RELAY_METRICS_ADDR`.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Asks the sockets.
+    pub fn of(clients: &[TcpListener], metrics: &[TcpListener]) -> Result<Self, StartError> {
+        let first = |listeners: &[TcpListener]| listeners.first().map(TcpListener::local_addr).transpose();
+        let failed = |error| StartError::system(&error);
+        let clients = first(clients).map_err(failed)?.unwrap_or(SocketAddr::from(([0; 4], 0)));
+        Ok(Self { clients, metrics: first(metrics).map_err(failed)? })
+    }
+}
 
 /// A relay that serves. Dropping it stops it at once, without a word to its clients.
 #[derive(Debug)]
 pub struct Running {
-    addr: SocketAddr,
+    addresses: Addresses,
     control: Control,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -27,7 +47,7 @@ impl Running {
     /// Runs `serve` on a new thread and returns when it has said that it is [`Ready`]. `reload` reads the
     /// certificate anew.
     pub fn start(
-        addr: SocketAddr,
+        addresses: Addresses,
         reload: impl Fn() + Send + Sync + 'static,
         serve: impl FnOnce(Control, Ready) -> io::Result<()> + Send + 'static,
     ) -> Result<Self, StartError> {
@@ -39,7 +59,7 @@ impl Running {
         });
         let thread = thread.map_err(|error| StartError::system(&error))?;
         match is_ready.recv() {
-            Ok(()) => Ok(Self { addr, control, thread: Some(thread) }),
+            Ok(()) => Ok(Self { addresses, control, thread: Some(thread) }),
             Err(_) => Err(match thread.join() {
                 Ok(result) => StartError::system(&result.err().unwrap_or(io::ErrorKind::Other.into())),
                 Err(panic) => panic::resume_unwind(panic),
@@ -49,7 +69,12 @@ impl Running {
 
     /// Where it listens; of two addresses, the first.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.addresses.clients
+    }
+
+    /// Where its metrics are, if anywhere.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.addresses.metrics
     }
 
     /// A hand to steer it with from any thread.
@@ -167,7 +192,11 @@ pub fn new_hub(settings: &Settings) -> io::Result<Hub> {
     let mut seed = [0; 32];
     #[expect(clippy::disallowed_methods, reason = "this is where the machine's seed comes from")]
     getrandom::fill(&mut seed)?;
-    Ok(Hub::new(settings.relay.clone(), seed, log::notices(settings.log_addresses)))
+    let (config, notices) = (settings.relay.clone(), log::notices(settings.log_addresses));
+    let Some(path) = &settings.record else { return Ok(Hub::new(config, seed, notices)) };
+    let tape = FileTape::create(path)
+        .map_err(|error| io::Error::other(StartError::file("RELAY_RECORD", path, error)))?;
+    Ok(Hub::recorded(config, seed, Box::new(tape), notices))
 }
 
 /// Why a relay did not start, in one line that says what to do about it (rule C3).
@@ -186,15 +215,15 @@ impl StartError {
     }
 
     /// An address that cannot be listened on.
-    pub(super) fn occupied(address: SocketAddr, error: &io::Error) -> Self {
+    pub(super) fn occupied(variable: &str, address: SocketAddr, error: &io::Error) -> Self {
         let remedy = match error.kind() {
             io::ErrorKind::AddrInUse => {
-                "stop the process that listens there, or set RELAY_ADDR to another port"
+                format!("stop the process that listens there, or set {variable} to another port")
             }
             io::ErrorKind::PermissionDenied => {
-                "set RELAY_ADDR to a port above 1023, or grant CAP_NET_BIND_SERVICE"
+                format!("set {variable} to a port above 1023, or grant CAP_NET_BIND_SERVICE")
             }
-            _ => "set RELAY_ADDR to an address of this machine",
+            _ => format!("set {variable} to an address of this machine"),
         };
         Self(format!("cannot listen on {address}: {error}; {remedy}"))
     }

@@ -39,6 +39,8 @@ struct Relay {
     process: Child,
     log: BufReader<ChildStderr>,
     addr: String,
+    /// Where its metrics are, if anywhere.
+    metrics: Option<String>,
 }
 
 impl Relay {
@@ -49,11 +51,13 @@ impl Relay {
     fn run(command: &mut Command) -> Self {
         let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(process.stderr.take().unwrap());
-        let mut relay = Self { process, log, addr: String::new() };
+        let mut relay = Self { process, log, addr: String::new(), metrics: None };
         let line = relay.wait_for("listening");
         // `addr=127.0.0.1:1 ` as text, `"addr":"127.0.0.1:1"` as JSON.
         let is_addr = |part: &&str| part.starts_with("127.0.0.1:");
-        line.split([' ', '=', '"']).find(is_addr).unwrap().clone_into(&mut relay.addr);
+        let mut addrs = line.split([' ', '=', '"']).filter(is_addr).map(str::to_owned);
+        relay.addr = addrs.next().unwrap();
+        relay.metrics = addrs.next();
         relay
     }
 
@@ -359,4 +363,50 @@ fn c6_json_entries_are_one_object_a_line() {
     relay.signal("TERM");
     let line = relay.wait_for("drained");
     assert!(line.starts_with("{\"timestamp\":\"") && line.ends_with("\"}\n"), "{line}");
+}
+
+#[test]
+fn c5_metrics_have_a_port_of_their_own() {
+    let dir = Dir::new("metrics");
+    let (cert, key) = dir.pair("pair");
+    let port = ("RELAY_METRICS_ADDR", "127.0.0.1:0");
+    for tls in [&[][..], &[("RELAY_TLS_CERT", &*cert), ("RELAY_TLS_KEY", &*key)]] {
+        let relay = Relay::start(&[tls, &[port]].concat());
+        let get = |path: &str| {
+            let mut socket = TcpStream::connect(relay.metrics.as_ref().unwrap()).unwrap();
+            write!(socket, "GET {path} HTTP/1.1\r\nHost: metrics\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        let _host = tls.is_empty().then(|| host(&relay, &dir));
+        let page = get("/metrics");
+        assert!(page.starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text;"), "{page}");
+        assert!(page.ends_with("# EOF\n"));
+        let shows = |line: &str| page.lines().any(|l| l.starts_with(line));
+        assert!(shows("relay_build_info{") && shows("process_resident_memory_bytes "), "{page}");
+        let hosts = i32::from(tls.is_empty());
+        assert!(shows(&format!("relay_connections{{role=\"host\"}} {hosts}")), "{page}");
+        let expires = shows("relay_certificate_expiry_timestamp_seconds 67090118400");
+        assert_eq!(expires, !tls.is_empty(), "{page}");
+        assert!(get("/").starts_with("HTTP/1.1 404 "));
+        // The port of the clients has no such page.
+        if tls.is_empty() {
+            let mut socket = TcpStream::connect(&relay.addr).unwrap();
+            write!(socket, "GET /metrics HTTP/1.1\r\nHost: clients\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        }
+    }
+}
+
+#[test]
+fn c5_an_occupied_metrics_port_is_named() {
+    let occupied = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = occupied.local_addr().unwrap().to_string();
+    let (status, line) =
+        failure(&program(&[("RELAY_ADDR", "127.0.0.1:0"), ("RELAY_METRICS_ADDR", &addr)]).output().unwrap());
+    assert_eq!(status, Some(1));
+    assert!(line.contains(&addr) && line.contains("RELAY_METRICS_ADDR"), "{line}");
 }

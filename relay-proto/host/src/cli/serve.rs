@@ -23,12 +23,12 @@ pub(super) fn serve(adapter: &Adapter) -> Result<(), Failure> {
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(Failure::here_and_now)?;
     let mut listeners = systemd::listeners().map_err(Failure::here_and_now)?;
     if listeners.is_empty() {
-        listeners = net::listen(&settings.addr)?;
+        listeners = net::listen("RELAY_ADDR", &settings.addr)?;
     }
     let tls = settings.tls_cert.is_some();
     let running = (adapter.spawn)(settings, listeners)?;
-    let addr = running.addr();
-    tracing::info!(target: "relay", %addr, tls, version = adapter.version, "listening");
+    let (addr, metrics) = (running.addr(), running.metrics_addr().map(tracing::field::display));
+    tracing::info!(target: "relay", %addr, metrics, tls, version = adapter.version, "listening");
     systemd::notify(State::Ready);
 
     let control = running.control();

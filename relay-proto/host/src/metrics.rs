@@ -1,0 +1,63 @@
+//! The page of the metrics port, as both adapters serve it (rule C5).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use relay_proto::http::Head;
+use relay_proto::metrics::{self, Facts};
+use relay_proto::{Config, Fault, Hub};
+
+use crate::process::process;
+
+/// How long a fetch may take where there is no `RELAY_HANDSHAKE_TIMEOUT`.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is shown to whoever asks for `/metrics`.
+pub struct MetricsPage {
+    hub: Hub,
+    config: Config,
+    adapter: &'static str,
+    version: &'static str,
+    valid_until: Box<dyn Fn() -> Option<Duration>>,
+}
+
+impl MetricsPage {
+    /// `valid_until` tells when the certificate expires that is in use at that moment.
+    pub fn new(
+        hub: Hub,
+        config: &Config,
+        (adapter, version): (&'static str, &'static str),
+        valid_until: impl Fn() -> Option<Duration> + 'static,
+    ) -> Self {
+        Self { hub, config: config.clone(), adapter, version, valid_until: Box::new(valid_until) }
+    }
+
+    /// From accept to the last byte.
+    pub fn patience(&self) -> Duration {
+        self.config.handshake_timeout.unwrap_or(PATIENCE)
+    }
+
+    /// The whole answer to a request head, or to what was none.
+    pub fn answer(&self, head: &Result<Head, Fault>) -> Bytes {
+        let request = match head {
+            Ok(head) => head.request().ok_or(Fault::BadHead),
+            Err(fault) => Err(*fault),
+        };
+        let response = match request {
+            Ok(request) => metrics::answer(&request, || self.render()),
+            Err(fault) => metrics::answer_fault(fault),
+        };
+        response.bytes
+    }
+
+    fn render(&self) -> String {
+        let expiry = (self.valid_until)().and_then(|time| i64::try_from(time.as_secs()).ok());
+        let facts = Facts {
+            adapter: self.adapter,
+            version: self.version,
+            certificate_expiry: expiry,
+            process: process(),
+        };
+        self.hub.with_stats(|stats| metrics::render(stats, &self.config, facts))
+    }
+}
