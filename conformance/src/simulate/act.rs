@@ -35,7 +35,7 @@ fn call(room: u16, peer: u16, role: Role) -> Call {
 }
 
 impl World {
-    /// Applies an operation; nothing else happens yet.
+    /// Applies an operation; nothing else happens yet, unless it is about time.
     pub(crate) fn apply(&mut self, op: Op) -> Result<(), Violation> {
         match op {
             Op::Host { ip, room, peer } => self.ask(ip, call(room, peer, Role::Host)),
@@ -50,67 +50,55 @@ impl World {
                 Some(index) => self.ask(u16::from(index % 2 == 0), self.clients[index].call),
                 None => Ok(()),
             },
-            Op::Voice { who, size, times } => self.say(who, times, |number| voice(number, padding(size))),
-            Op::Data { who, kind, size, times } => {
-                self.say(who, times, |number| data(kind, number, padding(size)))
-            }
-            Op::Announce { who, peer } => self.say(who, 0, |number| announcement(number, peer)),
-            Op::Garbage { who, kind } => self.say(who, 0, |_| garbage(kind)),
-            Op::Ping { who, len } => {
-                self.number += 1;
-                let mut payload = self.number.to_string().into_bytes();
-                payload.resize(payload.len().max(usize::from(len)).min(125), b'p');
-                if let Some(index) = self.speaker(who) {
-                    self.clients[index].send(&ClientFrame::new(opcode::PING, &payload).encode());
-                    self.clients[index].pings.push_back(payload);
-                }
+            Op::Pass { time: operand } => self.run_until(self.now + time(operand)),
+            Op::Drain {} => self.handle(Event::Drain, None),
+            other => {
+                self.turn(other);
+                self.say(other);
+                self.harm(other);
                 Ok(())
             }
-            Op::Pong { who } => self.say(who, 0, |_| ClientFrame::new(opcode::PONG, "").encode()),
+        }
+    }
+
+    /// Clocks, the timer, and the order of things.
+    fn turn(&mut self, op: Op) {
+        match op {
+            Op::Suspend { seconds } => self.now += Duration::from_secs(seconds.into()),
+            Op::Wall { minutes } => self.wall = (i64::from(minutes) - 60) * 60,
+            Op::Late { time: operand } => self.late = time(operand),
+            Op::Order { how } => self.order = how,
+            // What comes together is decided where the operations come from.
+            _ => {}
+        }
+    }
+
+    /// What a client sends.
+    fn say(&mut self, op: Op) {
+        match op {
+            Op::Voice { who, size, times } => self.send(who, times, |number| voice(number, padding(size))),
+            Op::Data { who, kind, size, times } => {
+                self.send(who, times, |number| data(kind, number, padding(size)));
+            }
+            Op::Announce { who, peer } => self.send(who, 0, |number| announcement(number, peer)),
+            Op::Garbage { who, kind } => self.send(who, 0, |_| garbage(kind)),
+            Op::Ping { who, len } => self.ping(who, len),
+            Op::Pong { who } => self.send(who, 0, |_| ClientFrame::new(opcode::PONG, "").encode()),
             Op::Bye { who, code } => {
                 if let Some(index) = self.speaker(who) {
                     self.clients[index].say_goodbye(CODES[usize::from(code) % CODES.len()]);
                 }
-                Ok(())
             }
-            Op::Stall { who } => self.set_pace(who, Pace::Stalled),
-            Op::Slow { who, pace } => self.set_pace(who, Pace::Slow(PACES[usize::from(pace) % PACES.len()])),
-            Op::Resume { who } => self.set_pace(who, Pace::Free),
-            Op::Mute { .. }
-            | Op::Delay { .. }
-            | Op::Finish { .. }
-            | Op::HangUp { .. }
-            | Op::Reset { .. }
-            | Op::Die { .. } => {
-                self.harm(op);
-                Ok(())
-            }
-            Op::Pass { time: operand } => self.run_until(self.now + time(operand)),
-            Op::Suspend { seconds } => {
-                self.now += Duration::from_secs(seconds.into());
-                Ok(())
-            }
-            Op::Wall { minutes } => {
-                self.wall = (i64::from(minutes) - 60) * 60;
-                Ok(())
-            }
-            Op::Late { time: operand } => {
-                self.late = time(operand);
-                Ok(())
-            }
-            Op::Order { how } => {
-                self.order = how;
-                Ok(())
-            }
-            // The list of operations is the caller's.
-            Op::Together { .. } => Ok(()),
-            Op::Drain {} => self.handle(Event::Drain, None),
+            _ => {}
         }
     }
 
     /// What goes wrong between a client and the relay.
     fn harm(&mut self, op: Op) {
         let (Op::Mute { who }
+        | Op::Stall { who }
+        | Op::Slow { who, .. }
+        | Op::Resume { who }
         | Op::Delay { who, .. }
         | Op::Finish { who }
         | Op::HangUp { who }
@@ -122,7 +110,10 @@ impl World {
         let Some(index) = self.client(who) else { return };
         let (client, socket) = (&mut self.clients[index], &mut self.sockets[index]);
         match op {
-            Op::Mute { .. } => client.mute = true,
+            Op::Stall { .. } => client.pace = Pace::Stalled,
+            Op::Slow { pace, .. } => client.pace = Pace::Slow(PACES[usize::from(pace) % PACES.len()]),
+            Op::Resume { .. } => client.pace = Pace::Free,
+            Op::Mute { .. } => client.mute(),
             Op::Delay { time: operand, .. } => {
                 socket.inbound.delay(time(operand));
                 socket.outbound.delay(time(operand));
@@ -138,7 +129,7 @@ impl World {
                 socket.break_off();
             }
             Op::Die { .. } => {
-                client.dead = true;
+                client.die();
                 socket.inbound.die();
                 socket.outbound.die();
             }
@@ -159,13 +150,6 @@ impl World {
             self.live.iter().copied().filter(|index| self.clients[*index].speaks()).collect();
         let place = usize::from(who).checked_rem(there.len())?;
         Some(there[there.len() - 1 - place])
-    }
-
-    fn set_pace(&mut self, who: u16, pace: Pace) -> Result<(), Violation> {
-        if let Some(index) = self.client(who) {
-            self.clients[index].pace = pace;
-        }
-        Ok(())
     }
 
     fn ask(&mut self, ip: u16, call: Call) -> Result<(), Violation> {
@@ -191,14 +175,21 @@ impl World {
     }
 
     /// A client sends several of one kind.
-    fn say(&mut self, who: u16, times: u16, what: impl Fn(u64) -> Vec<u8>) -> Result<(), Violation> {
-        if let Some(index) = self.speaker(who) {
-            for _ in 0..=times {
-                self.number += 1;
-                self.clients[index].send(&what(self.number));
-            }
+    fn send(&mut self, who: u16, times: u16, what: impl Fn(u64) -> Vec<u8>) {
+        let Some(index) = self.speaker(who) else { return };
+        for _ in 0..=times {
+            self.number += 1;
+            self.clients[index].send(&what(self.number));
         }
-        Ok(())
+    }
+
+    fn ping(&mut self, who: u16, len: u16) {
+        let Some(index) = self.speaker(who) else { return };
+        self.number += 1;
+        let mut payload = self.number.to_string().into_bytes();
+        payload.resize(payload.len().max(usize::from(len)).min(125), b'p');
+        self.clients[index].send(&ClientFrame::new(opcode::PING, &payload).encode());
+        self.clients[index].pings.push_back(payload);
     }
 }
 

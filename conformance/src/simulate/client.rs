@@ -27,10 +27,7 @@ pub(crate) struct Client {
     pub(crate) pace: Pace,
     /// When a slow one moves bytes again: writing, reading.
     turns: [Duration; 2],
-    /// It answers nothing.
-    pub(crate) mute: bool,
-    /// It is gone, and so is the way to it.
-    pub(crate) dead: bool,
+    manner: Manner,
     /// It has sent a close frame, or what ends a connection like one.
     pub(crate) has_closed: bool,
     /// It has read a close frame.
@@ -47,6 +44,16 @@ enum State {
     Refused,
     Joined,
     Ended,
+}
+
+/// What can be had of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Normal,
+    /// It answers neither pings nor close frames.
+    Mute,
+    /// It is gone, and so is the way to it.
+    Dead,
 }
 
 /// How it reads and writes.
@@ -82,8 +89,7 @@ impl Client {
             state: State::Asking,
             pace: Pace::Free,
             turns: [Duration::ZERO; 2],
-            mute: false,
-            dead: false,
+            manner: Manner::Normal,
             has_closed: false,
             was_closed: false,
             ending: false,
@@ -93,12 +99,12 @@ impl Client {
 
     /// Whether it may still send messages.
     pub(crate) fn speaks(&self) -> bool {
-        self.state == State::Joined && !self.has_closed && !self.ending && !self.dead
+        self.state == State::Joined && !self.has_closed && !self.ending && !self.is_dead()
     }
 
     /// Whether nobody can do anything with it any more.
     pub(crate) fn is_gone(&self) -> bool {
-        self.state == State::Ended || self.dead
+        self.state == State::Ended || self.is_dead()
     }
 
     /// Whether anything can still happen at its end.
@@ -127,9 +133,25 @@ impl Client {
         self.to_send.clear();
     }
 
+    pub(crate) fn mute(&mut self) {
+        if self.manner == Manner::Normal {
+            self.manner = Manner::Mute;
+        }
+    }
+
+    pub(crate) fn die(&mut self) {
+        self.manner = Manner::Dead;
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.manner == Manner::Dead
+    }
+
     /// It answers again, also to the close frame that it left without an answer.
     pub(crate) fn unmute(&mut self) {
-        self.mute = false;
+        if self.manner == Manner::Mute {
+            self.manner = Manner::Normal;
+        }
         if self.was_closed {
             self.finish();
         }
@@ -147,7 +169,7 @@ impl Client {
     /// When it wants to move bytes again by itself.
     pub(crate) fn next_turn(&self, outbound: &Pipe) -> Option<Duration> {
         let Pace::Slow(_) = self.pace else { return None };
-        if self.dead || self.state == State::Ended {
+        if self.is_dead() || self.state == State::Ended {
             return None;
         }
         let writing = (!self.to_send.is_empty()).then_some(self.turns[0]);
@@ -157,7 +179,7 @@ impl Client {
 
     /// Puts into the pipe what it takes. Whether anything moved.
     pub(crate) fn write(&mut self, inbound: &mut Pipe, now: Duration) -> bool {
-        if self.dead || inbound.is_broken() {
+        if self.is_dead() || inbound.is_broken() {
             return false;
         }
         let mut moved = false;
@@ -177,7 +199,7 @@ impl Client {
 
     /// Takes out of the pipe what it wants; what it saw. None: nothing moved.
     pub(crate) fn read(&mut self, outbound: &mut Pipe, now: Duration) -> Option<Vec<Seen>> {
-        let reads = !self.dead && self.state != State::Ended && self.pace != Pace::Stalled;
+        let reads = !self.is_dead() && self.state != State::Ended && self.pace != Pace::Stalled;
         if !reads || (!outbound.is_empty() && !self.takes_turn(1, now)) {
             return None;
         }
@@ -239,7 +261,7 @@ impl Client {
     fn understand_frame(&mut self, frame: ServerFrame) -> Seen {
         match frame.opcode {
             opcode::PING => {
-                if !self.mute && !self.has_closed && !self.ending {
+                if self.manner != Manner::Mute && !self.has_closed && !self.ending {
                     self.send(&ClientFrame::new(opcode::PONG, frame.payload).encode());
                 }
                 Seen::Ping
@@ -253,7 +275,7 @@ impl Client {
     fn understand_close(&mut self, payload: &[u8]) -> Seen {
         let code = payload.get(..2).map(|code| u16::from_be_bytes([code[0], code[1]]));
         self.was_closed = true;
-        if !self.mute {
+        if self.manner != Manner::Mute {
             if !self.has_closed && !self.ending {
                 self.say_goodbye(code);
             }

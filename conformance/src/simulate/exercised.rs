@@ -79,7 +79,7 @@ impl Exercised {
                 Output::Action(action) => self.action(action),
                 Output::Left { initiator: Initiator::Relay, reason, .. } => self.one("closed", reason),
                 Output::Left { code, .. } => {
-                    self.one("left", if *code == 1006 { "without a word" } else { "by a close frame" })
+                    self.one("left", if *code == 1006 { "without a word" } else { "by a close frame" });
                 }
                 Output::Refused(refusal) => self.one("refused", refusal.code()),
                 Output::Joined { .. } | Output::Draining(_) | Output::Misuse(_) => {}

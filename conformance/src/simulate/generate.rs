@@ -54,8 +54,13 @@ fn variables(seed: u64, rng: &mut Rng) -> Vec<(String, String)> {
             vars.push((name, (*rng.choose(values)).to_owned()));
         }
     }
+    // The bound of a queue is never below four messages, so only small messages make it small (rule S3).
+    let has = |vars: &[(&str, String)], name| vars.iter().any(|(known, _)| *known == name);
+    if has(&vars, "RELAY_DATA_QUEUE_BYTES") && !has(&vars, "RELAY_MAX_MESSAGE_SIZE") {
+        vars.push(("RELAY_MAX_MESSAGE_SIZE", "200".to_owned()));
+    }
     vars.push(("SIM_WINDOW", (*rng.choose(WINDOWS)).to_owned()));
-    if vars.iter().any(|(name, _)| *name == "RELAY_PING_INTERVAL") {
+    if has(&vars, "RELAY_PING_INTERVAL") {
         vars.push(("RELAY_PONG_TIMEOUT", (*rng.choose(PONG_TIMEOUTS)).to_owned()));
     }
     vars.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()

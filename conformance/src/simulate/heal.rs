@@ -54,7 +54,7 @@ impl World {
             socket.inbound.delay(Duration::ZERO);
             socket.outbound.delay(Duration::ZERO);
             // Without pings, nobody but the kernel finds out that the other side is gone.
-            if client.dead && !noticed {
+            if client.is_dead() && !noticed {
                 socket.break_off();
             }
         }
@@ -63,7 +63,7 @@ impl World {
     /// How long it takes at most until a peer that is gone is known to be.
     fn time_to_notice(&self) -> Duration {
         let config = &self.referee.model.config;
-        let dead = self.live.iter().any(|index| self.clients[*index].dead);
+        let dead = self.live.iter().any(|index| self.clients[*index].is_dead());
         let times =
             [config.ping_interval, config.pong_timeout, config.pong_timeout, config.handshake_timeout];
         let slowest = times.into_iter().flatten().sum::<Duration>();
@@ -82,9 +82,10 @@ impl World {
         let stats = self.relay.stats();
         let waiting: u64 = stats.lanes.iter().map(|lane| lane.waiting.messages).sum();
         demand(waiting == 0 && stats.held_bytes == 0, "L2", format!("{waiting} messages still wait"))?;
+        demand(!self.someone_is_paused(), "L4", "a sender is never read again".to_owned())?;
         for index in &self.live {
             let (client, Some(conn)) = (&self.clients[*index], self.sockets[*index].conn) else { continue };
-            demand(!client.dead, "L4", format!("#{index} is dead, and nobody has noticed"))?;
+            demand(!client.is_dead(), "L4", format!("#{index} is dead, and nobody has noticed"))?;
             demand(!self.referee.is_closing(conn), "L4", format!("#{index} is being closed for ever"))?;
             let owed = self.referee.owed(conn).iter().find(|(_, payload)| !payload.starts_with(b"KV"));
             let what = owed.map(|(_, payload)| payload.escape_ascii().to_string());

@@ -70,7 +70,7 @@ impl Trace {
         self.word(client.map_or(u64::MAX, |client| client as u64));
         match action {
             Action::Respond { response, .. } | Action::Upgrade { response, .. } => {
-                self.bytes(&response.bytes)
+                self.bytes(&response.bytes);
             }
             Action::Send { batch, .. } => self.batch(batch),
             Action::Close { code, reason, .. } => {

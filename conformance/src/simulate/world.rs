@@ -177,7 +177,7 @@ impl World {
     pub(crate) fn settle(&mut self) -> Result<(), Violation> {
         self.live.retain(|index| {
             let client = &self.clients[*index];
-            self.sockets[*index].conn.is_some() || !(client.has_ended() || client.dead)
+            self.sockets[*index].conn.is_some() || !(client.has_ended() || client.is_dead())
         });
         let mut round = self.live.clone();
         if !round.is_empty() {
