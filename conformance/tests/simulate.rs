@@ -10,7 +10,7 @@ use relay_proto::Refusal;
 const OPS: usize = 100;
 
 /// Runs of the coverage test: more than it takes, and few enough for a build without optimisation.
-const RUNS: u64 = 400;
+const RUNS: u64 = 250;
 
 fn scripts() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
