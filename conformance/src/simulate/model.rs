@@ -66,6 +66,15 @@ pub(crate) struct Conn {
     pub(crate) queue: Queue,
 }
 
+impl Conn {
+    pub(crate) fn member(&self) -> Option<&Member> {
+        match &self.phase {
+            Phase::Member(member) => Some(member),
+            Phase::Head { .. } | Phase::Closing { .. } => None,
+        }
+    }
+}
+
 pub(crate) enum Phase {
     Head { until: Option<Duration> },
     Member(Member),
@@ -215,10 +224,7 @@ impl Model {
     }
 
     pub(crate) fn member(&self, conn: ConnId) -> Option<&Member> {
-        match &self.conns.get(&conn)?.phase {
-            Phase::Member(member) => Some(member),
-            Phase::Head { .. } | Phase::Closing { .. } => None,
-        }
+        self.conns.get(&conn)?.member()
     }
 
     pub(crate) fn member_mut(&mut self, conn: ConnId) -> Option<&mut Member> {
@@ -229,8 +235,8 @@ impl Model {
     }
 
     pub(crate) fn members(&self, room: usize) -> Vec<ConnId> {
-        let inside = |conn: &ConnId| self.member(*conn).is_some_and(|member| member.room == room);
-        self.conns.keys().copied().filter(inside).collect()
+        let inside = |conn: &Conn| conn.member().is_some_and(|member| member.room == room);
+        self.conns.iter().filter(|(_, conn)| inside(conn)).map(|(id, _)| *id).collect()
     }
 
     /// Rule R2: who is to receive what this member sends.
