@@ -11,7 +11,7 @@ const LIMITS: &[(&str, &[&str])] = &[
     ("RELAY_MAX_CLIENTS_PER_ROOM", &["2", "3", "4", "6"]),
     ("RELAY_MAX_MESSAGE_SIZE", &["100", "1000", "4000"]),
     ("RELAY_DATA_QUEUE_BYTES", &["1", "20000"]),
-    ("RELAY_MAX_QUEUED_BYTES", &["500", "3000", "20000"]),
+    ("RELAY_MAX_QUEUED_BYTES", &["500", "3000", "20000", "200000"]),
     ("RELAY_VOICE_QUEUE", &["1", "3", "0"]),
     ("RELAY_VOICE_MAX_AGE_MS", &["10", "50", "0"]),
     ("RELAY_ROOM_IDLE_TIMEOUT", &["0.3", "1", "5", "0"]),

@@ -406,7 +406,7 @@ pub(crate) fn do_what_is_due(due: Due) -> Verdict {
 /// I20: the relay wants to be woken no later than something is due; after a tick nothing is overdue.
 pub(crate) fn know_when_to_wake(model: &Model, ticked: bool, next: Option<(Duration, Wake)>) -> Verdict {
     let now = model.now.monotonic;
-    let Some((first, what)) = model.deadlines().into_iter().min() else {
+    let Some((first, what)) = model.first_due() else {
         return hold(!ticked || next.is_none_or(|(at, _)| at > now), "I20", || {
             format!("{next:?} is overdue")
         });

@@ -355,22 +355,22 @@ impl Model {
         }
     }
 
-    /// Everything that has to be done by some time, and what it is.
-    pub(crate) fn deadlines(&self) -> Vec<(Duration, &'static str)> {
-        let mut due = Vec::new();
-        for conn in self.conns.values() {
-            match &conn.phase {
-                Phase::Head { until } => due.extend(until.map(|at| (at, "a request head"))),
-                Phase::Closing { until, .. } => due.push((*until, "the end of a connection")),
-                Phase::Member(member) => due.extend(member.next_ping.map(|at| (at, "a ping"))),
-            }
-            due.extend(conn.queue.window(self.config.coalesce).map(|at| (at, "a coalescing window")));
-        }
+    /// What has to be done first, and by when.
+    pub(crate) fn first_due(&self) -> Option<(Duration, &'static str)> {
         let idle = self.config.room_idle_timeout;
-        due.extend(self.rooms.values().filter_map(|room| Some((room.active + idle?, "an idle room"))));
+        let rooms = self.rooms.values().filter_map(|room| Some((room.active + idle?, "an idle room")));
         let drain = self.drain.as_ref().filter(|_| !self.conns.is_empty());
-        due.extend(drain.map(|drain| (drain.started + self.config.drain + DRAIN_CUT, "the end of a drain")));
-        due
+        let drain = drain.map(|drain| (drain.started + self.config.drain + DRAIN_CUT, "the end of a drain"));
+        let conns = self.conns.values().filter_map(|conn| {
+            let own = match &conn.phase {
+                Phase::Head { until } => until.map(|at| (at, "a request head")),
+                Phase::Closing { until, .. } => Some((*until, "the end of a connection")),
+                Phase::Member(member) => member.next_ping.map(|at| (at, "a ping")),
+            };
+            let window = conn.queue.window(self.config.coalesce).map(|at| (at, "a coalescing window"));
+            own.into_iter().chain(window).min()
+        });
+        rooms.chain(drain).chain(conns).min()
     }
 
     /// Rule S4: every byte that waits, a message for many counted once.
