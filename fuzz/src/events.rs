@@ -132,7 +132,6 @@ impl World {
             14 => {
                 let conn = self.conn(bytes)?;
                 self.handle(Event::Disconnect { conn });
-                self.living.remove(&conn);
             }
             _ => self.time(bytes.next()?),
         }
@@ -183,14 +182,18 @@ impl World {
     }
 
     fn handle(&mut self, event: Event<'_>) {
-        if let Event::Sent { conn } = &event
-            && let Some(outstanding) = self.living.get_mut(conn)
-        {
-            *outstanding = false;
+        match &event {
+            Event::Sent { conn } => {
+                self.living.entry(*conn).and_modify(|outstanding| *outstanding = false);
+            }
+            Event::Disconnect { conn } => _ = self.living.remove(conn),
+            _ => {}
         }
         let mut actions = Vec::new();
         self.recorder.handle(&mut self.relay, self.now, event, &mut actions);
-        actions.iter().for_each(|action| self.check(action));
+        for action in &actions {
+            self.check(action);
+        }
         for lane in &self.relay.stats().lanes {
             let dropped: u64 = lane.dropped.iter().map(|flow| flow.bytes).sum();
             assert_eq!(lane.enqueued.bytes, lane.delivered.bytes + dropped + lane.waiting.bytes);
@@ -220,7 +223,6 @@ impl World {
     /// Everybody leaves: nothing may be left behind, and nothing be due for ever.
     fn come_to_rest(&mut self) {
         for conn in self.conns.clone() {
-            self.living.remove(&conn);
             self.handle(Event::Disconnect { conn });
         }
         let stats = self.relay.stats();
@@ -237,7 +239,8 @@ impl World {
 
 /// A payload of some bytes as they are, padded to some length.
 fn payload(bytes: &mut impl Iterator<Item = u8>) -> Option<Bytes> {
-    let kinds: [&[u8]; 6] = [b"", b"KV", b"{", b"{\"from\":\"p\"}", b" {\"from\":\"q\"}", b"{\"from\":\"\\\"\\n\"}"];
+    let kinds: [&[u8]; 6] =
+        [b"", b"KV", b"{", b"{\"from\":\"p\"}", b" {\"from\":\"q\"}", b"{\"from\":\"\\\"\\n\"}"];
     let (kind, written, padded) = (bytes.next()?, bytes.next()? % 32, bytes.next()?);
     let mut payload = kinds[usize::from(kind) % kinds.len()].to_vec();
     payload.extend(bytes.by_ref().take(usize::from(written)));
@@ -252,10 +255,13 @@ fn requests() -> &'static [String] {
     REQUESTS.get_or_init(|| {
         let keys = [1, 2].map(|number| SigningKey::from_bytes(&[number; 32]));
         let bound = bound_room_id(&keys[0].verifying_key(), "r");
-        let mut targets = vec!["/ws".to_owned(), "/".to_owned(), "/health".to_owned(), "/ws?room=%FF".to_owned()];
+        let mut targets =
+            vec!["/ws".to_owned(), "/".to_owned(), "/health".to_owned(), "/ws?room=%FF".to_owned()];
         for key in &keys {
             for room in ["one", "two", "three", &bound] {
-                for (peer, role) in [("p", Role::Host), ("q", Role::Guest), ("p", Role::Guest), ("\"", Role::Host)] {
+                for (peer, role) in
+                    [("p", Role::Host), ("q", Role::Guest), ("p", Role::Guest), ("\"", Role::Host)]
+                {
                     let exp = (peer == "q").then_some(5_000_000_000);
                     let (room_id, peer_id) = (room.to_owned(), peer.to_owned());
                     let claims = Claims { room_id, peer_id, role, name: None, iat: None, nbf: None, exp };

@@ -12,12 +12,13 @@ mod fuzz;
 fn every_file_of_the_corpus_passes() {
     for (name, target) in fuzz::TARGETS {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
-        let files = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let files =
+            fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         let files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
         assert!(files.len() >= 5, "{name} has next to no corpus");
         for file in files {
             // The name of the file is what a failure has to tell.
-            println!("{}", file.display());
+            eprintln!("{}", file.display());
             target(&fs::read(&file).unwrap());
         }
     }
