@@ -92,7 +92,10 @@ impl Relay {
                 if connection.flush.is_some() {
                     self.timers.set(Key::Flush(slot), &mut connection.flush, None);
                 }
-                if let Some(batch) = connection.outbox.take(now, &self.config, &mut self.ledger) {
+                let batch = connection.outbox.take(now, &self.config, &mut self.ledger);
+                // Voice that was too old to leave is not held any more.
+                self.weigh(slot);
+                if let Some(batch) = batch {
                     sink.action(Action::Send { conn: self.id(slot), batch });
                 }
             }

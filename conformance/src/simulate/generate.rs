@@ -11,11 +11,11 @@ const LIMITS: &[(&str, &[&str])] = &[
     ("RELAY_MAX_CLIENTS_PER_ROOM", &["2", "3", "4", "6"]),
     ("RELAY_MAX_MESSAGE_SIZE", &["100", "1000", "4000"]),
     ("RELAY_DATA_QUEUE_BYTES", &["1", "20000"]),
-    ("RELAY_MAX_QUEUED_BYTES", &["500", "3000", "20000"]),
+    ("RELAY_MAX_QUEUED_BYTES", &["500", "3000", "20000", "200000"]),
     ("RELAY_VOICE_QUEUE", &["1", "3", "0"]),
     ("RELAY_VOICE_MAX_AGE_MS", &["10", "50", "0"]),
     ("RELAY_ROOM_IDLE_TIMEOUT", &["0.3", "1", "5", "0"]),
-    ("RELAY_PING_INTERVAL", &["0.2", "1", "0"]),
+    ("RELAY_PING_INTERVAL", &["0.5", "2", "0"]),
     ("RELAY_HANDSHAKE_TIMEOUT", &["0.1", "1", "0"]),
     ("RELAY_MAX_CONNECTIONS", &["6", "12"]),
     ("RELAY_MAX_CONNECTIONS_PER_IP", &["2", "4"]),
@@ -32,7 +32,7 @@ const LIMITS: &[(&str, &[&str])] = &[
 const WINDOWS: &[&str] = &["300", "1000", "5000", "30000", "131072"];
 
 /// Longer than every interval above.
-const PONG_TIMEOUTS: &[&str] = &["1.5", "5", "60"];
+const PONG_TIMEOUTS: &[&str] = &["2.5", "6", "60"];
 
 /// The run that belongs to a seed.
 pub(crate) fn generate(seed: u64, ops: usize) -> Run {

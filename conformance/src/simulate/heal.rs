@@ -67,7 +67,7 @@ impl World {
         let times =
             [config.ping_interval, config.pong_timeout, config.pong_timeout, config.handshake_timeout];
         let slowest = times.into_iter().flatten().sum::<Duration>();
-        if dead { slowest + REST * 2 } else { REST }
+        if dead { slowest + REST } else { Duration::ZERO }
     }
 
     fn someone_is_paused(&self) -> bool {

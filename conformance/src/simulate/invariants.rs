@@ -153,7 +153,7 @@ pub(crate) fn be_a_member_before_the_101(model: &Model, conn: ConnId) -> Verdict
 
 /// I8: the counters of who is there are exact.
 pub(crate) fn count_who_is_there(model: &Model, stats: &Stats) -> Verdict {
-    let members = model.conns.keys().filter_map(|conn| model.member(*conn));
+    let members = model.conns.values().filter_map(Conn::member);
     let hosts = members.clone().filter(|member| member.role == Role::Host).count();
     let expected = [model.conns.len(), model.rooms.len(), hosts, members.count() - hosts];
     let actual = [stats.connections, stats.rooms, stats.hosts, stats.guests];
@@ -217,18 +217,17 @@ pub(crate) fn let_nobody_wait_for_nothing(model: &mut Model, touched: &[ConnId])
 }
 
 /// I12: what waits is bounded: voice (S2), data (S3), everything (S4).
-pub(crate) fn stay_within_bounds(model: &Model) -> Verdict {
+pub(crate) fn stay_within_bounds(model: &Model, held: usize) -> Verdict {
     let config = &model.config;
-    let members = || model.conns.iter().filter(|(conn, _)| model.member(**conn).is_some());
+    let members = || model.conns.iter().filter(|(_, entry)| entry.member().is_some());
     for (conn, entry) in members() {
         let (voice, data) = (entry.queue.voice_waiting(), entry.queue.held_data());
         hold(voice <= config.voice_queue && data <= data_bound(model), "I12", || {
             format!("{voice} packets of voice and {data} bytes of data wait for {conn}")
         })?;
     }
-    let held = model.held();
-    let nobody = members().all(|(_, entry)| entry.queue.held() == 0);
-    hold(held <= config.max_queued_bytes || nobody, "I12", || format!("{held} bytes wait in all"))
+    let nobody = || members().all(|(_, entry)| entry.queue.held() == 0);
+    hold(held <= config.max_queued_bytes || nobody(), "I12", || format!("{held} bytes wait in all"))
 }
 
 /// Rule S3.
@@ -238,7 +237,7 @@ fn data_bound(model: &Model) -> usize {
 }
 
 /// I13: `enqueued = delivered + dropped + waiting`, each as the model counts it; so every gap in voice is counted.
-pub(crate) fn keep_accounts(model: &Model, settled: &[Count; 2], stats: &Stats) -> Verdict {
+pub(crate) fn keep_accounts(model: &Model, settled: &[Count; 2], held: usize, stats: &Stats) -> Verdict {
     for lane in [Lane::Voice, Lane::Data] {
         let mut expected = [0; 4];
         let queues =
@@ -258,8 +257,9 @@ pub(crate) fn keep_accounts(model: &Model, settled: &[Count; 2], stats: &Stats) 
         let sum = account.delivered.bytes + dropped + account.waiting.bytes;
         hold(account.enqueued.bytes == sum, "I13", || format!("{lane:?}: {account:?}"))?;
     }
-    let held = model.held() as u64;
-    hold(stats.held_bytes == held, "I13", || format!("{} bytes are held, counted {}", held, stats.held_bytes))
+    hold(stats.held_bytes == held as u64, "I13", || {
+        format!("{} bytes are held, counted {}", held, stats.held_bytes)
+    })
 }
 
 /// I14: senders are paused at a limit only, and once.
@@ -342,8 +342,8 @@ fn is_too_slow(model: &Model, entry: &Conn) -> bool {
     if entry.queue.held_data() > data_bound(model) {
         return true;
     }
-    let members = model.conns.iter().filter(|(conn, _)| model.member(**conn).is_some());
-    let most = members.map(|(_, entry)| entry.queue.held()).max().unwrap_or(0);
+    let members = model.conns.values().filter(|entry| entry.member().is_some());
+    let most = members.map(|entry| entry.queue.held()).max().unwrap_or(0);
     let (steps, held) = (most / WEIGHT_STEP_BYTES, entry.queue.held());
     let heaviest = if steps > 0 { held / WEIGHT_STEP_BYTES == steps } else { held == most };
     model.held() > model.config.max_queued_bytes && heaviest
@@ -406,7 +406,7 @@ pub(crate) fn do_what_is_due(due: Due) -> Verdict {
 /// I20: the relay wants to be woken no later than something is due; after a tick nothing is overdue.
 pub(crate) fn know_when_to_wake(model: &Model, ticked: bool, next: Option<(Duration, Wake)>) -> Verdict {
     let now = model.now.monotonic;
-    let Some((first, what)) = model.deadlines().into_iter().min() else {
+    let Some((first, what)) = model.first_due() else {
         return hold(!ticked || next.is_none_or(|(at, _)| at > now), "I20", || {
             format!("{next:?} is overdue")
         });

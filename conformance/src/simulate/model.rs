@@ -66,6 +66,15 @@ pub(crate) struct Conn {
     pub(crate) queue: Queue,
 }
 
+impl Conn {
+    pub(crate) fn member(&self) -> Option<&Member> {
+        match &self.phase {
+            Phase::Member(member) => Some(member),
+            Phase::Head { .. } | Phase::Closing { .. } => None,
+        }
+    }
+}
+
 pub(crate) enum Phase {
     Head { until: Option<Duration> },
     Member(Member),
@@ -215,10 +224,7 @@ impl Model {
     }
 
     pub(crate) fn member(&self, conn: ConnId) -> Option<&Member> {
-        match &self.conns.get(&conn)?.phase {
-            Phase::Member(member) => Some(member),
-            Phase::Head { .. } | Phase::Closing { .. } => None,
-        }
+        self.conns.get(&conn)?.member()
     }
 
     pub(crate) fn member_mut(&mut self, conn: ConnId) -> Option<&mut Member> {
@@ -229,8 +235,8 @@ impl Model {
     }
 
     pub(crate) fn members(&self, room: usize) -> Vec<ConnId> {
-        let inside = |conn: &ConnId| self.member(*conn).is_some_and(|member| member.room == room);
-        self.conns.keys().copied().filter(inside).collect()
+        let inside = |conn: &Conn| conn.member().is_some_and(|member| member.room == room);
+        self.conns.iter().filter(|(_, conn)| inside(conn)).map(|(id, _)| *id).collect()
     }
 
     /// Rule R2: who is to receive what this member sends.
@@ -349,22 +355,22 @@ impl Model {
         }
     }
 
-    /// Everything that has to be done by some time, and what it is.
-    pub(crate) fn deadlines(&self) -> Vec<(Duration, &'static str)> {
-        let mut due = Vec::new();
-        for conn in self.conns.values() {
-            match &conn.phase {
-                Phase::Head { until } => due.extend(until.map(|at| (at, "a request head"))),
-                Phase::Closing { until, .. } => due.push((*until, "the end of a connection")),
-                Phase::Member(member) => due.extend(member.next_ping.map(|at| (at, "a ping"))),
-            }
-            due.extend(conn.queue.window(self.config.coalesce).map(|at| (at, "a coalescing window")));
-        }
+    /// What has to be done first, and by when.
+    pub(crate) fn first_due(&self) -> Option<(Duration, &'static str)> {
         let idle = self.config.room_idle_timeout;
-        due.extend(self.rooms.values().filter_map(|room| Some((room.active + idle?, "an idle room"))));
+        let rooms = self.rooms.values().filter_map(|room| Some((room.active + idle?, "an idle room")));
         let drain = self.drain.as_ref().filter(|_| !self.conns.is_empty());
-        due.extend(drain.map(|drain| (drain.started + self.config.drain + DRAIN_CUT, "the end of a drain")));
-        due
+        let drain = drain.map(|drain| (drain.started + self.config.drain + DRAIN_CUT, "the end of a drain"));
+        let conns = self.conns.values().filter_map(|conn| {
+            let own = match &conn.phase {
+                Phase::Head { until } => until.map(|at| (at, "a request head")),
+                Phase::Closing { until, .. } => Some((*until, "the end of a connection")),
+                Phase::Member(member) => member.next_ping.map(|at| (at, "a ping")),
+            };
+            let window = conn.queue.window(self.config.coalesce).map(|at| (at, "a coalescing window"));
+            own.into_iter().chain(window).min()
+        });
+        rooms.chain(drain).chain(conns).min()
     }
 
     /// Rule S4: every byte that waits, a message for many counted once.

@@ -91,7 +91,9 @@ impl Queue {
     }
 
     pub(crate) fn waiting(&self, lane: Lane) -> u64 {
-        self.items().filter(|item| Lane::of(&item.payload) == lane).count() as u64
+        let in_flight = self.in_flight.iter().filter(|item| Lane::of(&item.payload) == lane).count();
+        let queued = if lane == Lane::Voice { self.voice.len() } else { self.data.len() };
+        (queued + in_flight) as u64
     }
 
     pub(crate) fn held(&self) -> usize {

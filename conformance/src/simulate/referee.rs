@@ -191,7 +191,7 @@ impl Referee {
                 self.due = Due::Nothing;
                 let call = self.call.expect("a request was judged");
                 self.model.join(*conn, &call);
-                Ok(())
+                must::stay_within_caps(&self.model)
             }
             Output::Left { conn, room, peer, initiator, code, reason } => {
                 self.left(*conn, room, peer, *initiator, *code, reason)
@@ -326,11 +326,11 @@ impl Referee {
             _ => self.audience.iter().copied().chain(subject).collect(),
         };
         must::let_nobody_wait_for_nothing(&mut self.model, &touched)?;
-        must::stay_within_bounds(&self.model)?;
-        must::keep_accounts(&self.model, &self.settled, stats)?;
+        let held = self.model.held();
+        must::stay_within_bounds(&self.model, held)?;
+        must::keep_accounts(&self.model, &self.settled, held, stats)?;
         must::count_who_is_there(&self.model, stats)?;
         must::close_whole_rooms(&self.model, &self.closed)?;
-        must::stay_within_caps(&self.model)?;
         must::drain_in_time(&self.model, self.ticked, self.exited)?;
         must::know_when_to_wake(&self.model, self.ticked, next)
     }
