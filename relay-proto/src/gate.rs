@@ -43,8 +43,7 @@ pub(crate) fn client_address(socket: IpAddr, request: &Request<'_>, trusted: &[I
     }
     // Bytes that are no text are an entry too: without it, what the client forged would count.
     let fields = request.values("X-Forwarded-For").flat_map(|value| value.split(|byte| *byte == b','));
-    let mut hops: alloc::vec::Vec<_> =
-        fields.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()).collect();
+    let mut hops: alloc::vec::Vec<_> = fields.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()).collect();
     if hops.is_empty() {
         let real = request.list("X-Real-IP").next().and_then(parse_address);
         return real.unwrap_or(socket);
