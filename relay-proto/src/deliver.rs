@@ -43,8 +43,8 @@ impl Relay {
         if let Some(member) = self.connections[slot].member() {
             let room = member.room;
             self.touch_room(room);
-            let oldest = self.rooms.names().next().map(|(index, _)| index);
-            let room = oldest.filter(|_| sings(Canary::OtherRoom)).unwrap_or(room);
+            let oldest = if sings(Canary::OtherRoom) { self.rooms.names().next() } else { None };
+            let room = oldest.map_or(room, |(index, _)| index);
             self.distribute(room, Some(slot), lane, payload, sink);
         }
     }

@@ -114,6 +114,11 @@ impl Relay {
         let now = self.now.monotonic;
         let connection = &mut self.connections[slot];
         let frame = Some(departure.close_frame());
+        if connection.intake.paused_until.take().is_some() {
+            // What it sends is to be discarded: left unread it would end in a reset.
+            sink.action(Action::Resume { conn: self.id(slot) });
+        }
+        let connection = &mut self.connections[slot];
         connection.phase = Phase::Closing(if departure == Departure::Restart {
             // What waits is flushed first.
             Closing { until: now + drain::FLUSH, frame, echo: Some(drain::ECHO) }

@@ -191,7 +191,7 @@ impl fmt::Debug for Control {
 pub fn new_hub(settings: &Settings) -> io::Result<Hub> {
     let mut seed = [0; 32];
     #[expect(clippy::disallowed_methods, reason = "this is where the machine's seed comes from")]
-    getrandom::fill(&mut seed)?;
+    getrandom::getrandom(&mut seed)?;
     let (config, notices) = (settings.relay.clone(), log::notices(settings.log_addresses));
     let Some(path) = &settings.record else { return Ok(Hub::new(config, seed, notices)) };
     let tape = FileTape::create(path)

@@ -157,7 +157,7 @@ fn key(path: &str) -> io::Result<SigningKey> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             #[expect(clippy::disallowed_methods, reason = "a new key is random")]
-            getrandom::fill(&mut secret)?;
+            getrandom::getrandom(&mut secret)?;
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
             writeln!(file, "{}", Base64UrlUnpadded::encode_string(&secret))?;
             eprintln!("{path}: a new host key");
