@@ -267,16 +267,16 @@ pub(crate) fn keep_accounts(model: &Model, settled: &[Count; 2], held: usize, st
 pub(crate) fn pause_only_at_a_limit(model: &mut Model, conn: ConnId) -> Verdict {
     be_alive(model, conn)?;
     let limited = model.config.max_bytes_per_second.or(model.config.max_messages_per_second).is_some();
-    let paused = model.member_mut(conn).map(|member| std::mem::replace(&mut member.paused, true));
-    hold(limited && paused != Some(true), "I14", || {
+    let paused = model.conns.get_mut(&conn).map(|entry| std::mem::replace(&mut entry.paused, true));
+    hold(limited && paused == Some(false), "I14", || {
         format!("{conn} was paused: limit {limited}, paused {paused:?}")
     })
 }
 
-/// I14: and go on.
+/// I14: and go on: when they may, or when they are closed.
 pub(crate) fn resume_what_was_paused(model: &mut Model, conn: ConnId) -> Verdict {
     be_alive(model, conn)?;
-    let paused = model.member_mut(conn).is_some_and(|member| std::mem::take(&mut member.paused));
+    let paused = model.conns.get_mut(&conn).is_some_and(|entry| std::mem::take(&mut entry.paused));
     hold(paused, "I14", || format!("{conn} was resumed, and was not paused"))
 }
 

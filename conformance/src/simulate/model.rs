@@ -46,8 +46,8 @@ impl Model {
         if self.drain.as_ref().is_some_and(|drain| drain.closing) {
             return Outcome::Refused("draining");
         }
-        if self.conns.len() >= self.config.max_connections || (!ip.is_loopback() && self.address_is_full(ip))
-        {
+        let full = self.conns.len() >= self.config.max_connections;
+        if full || (!ip.is_loopback() && self.address_is_full(ip)) {
             return Outcome::Refused("too_many_connections");
         }
         Outcome::Joined
@@ -61,7 +61,8 @@ impl Model {
     pub(crate) fn open(&mut self, conn: ConnId, ip: IpAddr) {
         let until = self.config.handshake_timeout.map(|timeout| self.now.monotonic + timeout);
         let counted = (!ip.is_loopback()).then_some(ip);
-        self.conns.insert(conn, Conn { counted, ip, phase: Phase::Head { until }, queue: Queue::default() });
+        let phase = Phase::Head { until };
+        self.conns.insert(conn, Conn { counted, ip, phase, queue: Queue::default(), paused: false });
     }
 
     /// The table of refusals, from the top down. None: not even an answer.
@@ -134,7 +135,6 @@ impl Model {
             heard: now,
             pinged: false,
             next_ping: self.config.ping_interval.map(|interval| now + interval),
-            paused: false,
             received: None,
         });
     }
@@ -294,9 +294,8 @@ impl Model {
 
     /// Rule S4: every byte that waits, a message for many counted once.
     pub(crate) fn held(&self) -> usize {
-        let mut items: Vec<_> = self.conns.values().flat_map(|conn| conn.queue.items()).collect();
-        items.sort_unstable_by_key(|item| item.number);
-        items.dedup_by_key(|item| item.number);
-        items.iter().map(|item| item.cost()).sum()
+        let items = self.conns.values().flat_map(|conn| conn.queue.items());
+        let costs: BTreeMap<u64, usize> = items.map(|item| (item.number, item.cost())).collect();
+        costs.values().sum()
     }
 }

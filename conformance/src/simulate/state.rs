@@ -47,6 +47,7 @@ pub(crate) struct Conn {
     pub(crate) ip: IpAddr,
     pub(crate) phase: Phase,
     pub(crate) queue: Queue,
+    pub(crate) paused: bool,
 }
 
 impl Conn {
@@ -74,7 +75,6 @@ pub(crate) struct Member {
     /// A ping was written since then.
     pub(crate) pinged: bool,
     pub(crate) next_ping: Option<Duration>,
-    pub(crate) paused: bool,
     /// Bytes that came from it, as far as was asked.
     pub(crate) received: Option<u64>,
 }
