@@ -22,6 +22,7 @@ pub mod proxy;
 pub mod replay;
 pub mod room;
 pub mod sim;
+pub mod simulate;
 mod stage;
 mod transcript;
 

@@ -41,7 +41,9 @@ pub(crate) fn client_address(socket: IpAddr, request: &Request<'_>, trusted: &[I
     if !is_trusted(&socket) {
         return socket;
     }
-    let mut hops = request.list("X-Forwarded-For").collect::<alloc::vec::Vec<_>>();
+    // Bytes that are no text are an entry too: without it, what the client forged would count.
+    let fields = request.values("X-Forwarded-For").flat_map(|value| value.split(|byte| *byte == b','));
+    let mut hops: alloc::vec::Vec<_> = fields.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()).collect();
     if hops.is_empty() {
         let real = request.list("X-Real-IP").next().and_then(parse_address);
         return real.unwrap_or(socket);
@@ -49,7 +51,7 @@ pub(crate) fn client_address(socket: IpAddr, request: &Request<'_>, trusted: &[I
     let mut client = socket;
     while let Some(hop) = hops.pop() {
         // A proxy that writes nonsense is known by its own address.
-        let Some(ip) = parse_address(hop) else { return socket };
+        let Some(ip) = core::str::from_utf8(hop).ok().and_then(parse_address) else { return socket };
         client = ip;
         if !is_trusted(&ip) {
             break;
@@ -176,12 +178,11 @@ mod tests {
     }
 
     fn behind(socket: &str, fields: &[(&'static str, &'static str)]) -> IpAddr {
-        let request = Request {
-            method: "GET",
-            target: "/ws",
-            version: 1,
-            fields: fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect(),
-        };
+        behind_bytes(socket, fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect())
+    }
+
+    fn behind_bytes(socket: &str, fields: Vec<(&'static str, &'static [u8])>) -> IpAddr {
+        let request = Request { method: "GET", target: "/ws", version: 1, fields };
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
         client_address(ip(socket), &request, &trusted)
     }
@@ -207,6 +208,16 @@ mod tests {
         assert_eq!(hops("1.1.1.1, unknown"), ip("::1"));
         let two = behind("::1", &[("X-Forwarded-For", "1.1.1.1"), ("X-Forwarded-For", "10.1.1.1")]);
         assert_eq!(two, ip("1.1.1.1"));
+    }
+
+    #[test]
+    fn t4_bytes_that_are_no_text_hide_no_hop() {
+        // A proxy appends to what the client sent, and lets a field pass that it does not set.
+        let appended: &[u8] = b"\xff, 1.1.1.1";
+        assert_eq!(behind_bytes("::1", vec![("X-Forwarded-For", appended)]), ip("1.1.1.1"));
+        let forged: (_, &[u8]) = ("X-Real-IP", b"6.6.6.6");
+        assert_eq!(behind_bytes("::1", vec![("X-Forwarded-For", appended), forged]), ip("1.1.1.1"));
+        assert_eq!(behind_bytes("::1", vec![("X-Forwarded-For", b"\xff"), forged]), ip("::1"));
     }
 
     #[test]

@@ -238,6 +238,12 @@ impl Connection {
     /// The last [`Write`] has reached the kernel.
     pub fn sent(&self) {
         self.hub.handle(Event::Sent { conn: self.id });
+        self.desk(|desk| {
+            if desk.last_write == LastWrite::Taken {
+                desk.last_write = LastWrite::Done;
+                wake(desk.reader.as_ref());
+            }
+        });
     }
 
     /// The socket is gone. Also said by dropping.
@@ -251,6 +257,9 @@ impl Connection {
         poll_fn(|cx| {
             self.desk(|desk| {
                 if let Some(write) = desk.write.take() {
+                    if let Write::Finish(_) = write {
+                        desk.last_write = LastWrite::Taken;
+                    }
                     return Poll::Ready(write);
                 }
                 remember(&mut desk.writer, cx);
@@ -259,6 +268,22 @@ impl Connection {
             .unwrap_or(Poll::Pending)
         })
         .await
+    }
+
+    /// Waits until the last [`Write`] has reached the kernel, where one is sure to come: after an answer, a
+    /// close frame or a fault. A peer that has finished sending may still want to read it.
+    pub async fn finished(&self) {
+        poll_fn(|cx| {
+            self.desk(|desk| {
+                if desk.last_write == LastWrite::Done {
+                    return Poll::Ready(());
+                }
+                remember(&mut desk.reader, cx);
+                Poll::Pending
+            })
+            .unwrap_or(Poll::Ready(()))
+        })
+        .await;
     }
 
     /// Waits before a message is read: while the sender is over its receive limit, and now and then for a
@@ -347,6 +372,7 @@ struct Exit {
 struct Desk {
     owner: Option<ConnId>,
     write: Option<Write>,
+    last_write: LastWrite,
     upgraded: bool,
     probed: bool,
     paused: bool,
@@ -354,6 +380,15 @@ struct Desk {
     turn: u8,
     writer: Option<Waker>,
     reader: Option<Waker>,
+}
+
+/// How far [`Write::Finish`] has come.
+#[derive(Default, PartialEq, Eq)]
+enum LastWrite {
+    #[default]
+    ToCome,
+    Taken,
+    Done,
 }
 
 impl Board {

@@ -130,6 +130,7 @@ where
     if let Some(stream) = rest {
         // So that what was written last is not lost to a reset (RFC 9112 section 9.6).
         discard(stream).await;
+        conn.finished().await;
     }
     conn.disconnect();
 }

@@ -38,6 +38,7 @@ cases! {
     "message::protocol_errors" ["M6"] Needs::Nothing, protocol_errors;
     "message::invalid_utf8" ["M6"] Needs::Nothing, invalid_utf8;
     "message::close_codes" ["M6"] Needs::Nothing, close_codes;
+    "message::close_codes_to_a_half_closed_client" ["M6"] Needs::Nothing, close_codes_to_a_half_closed_client;
     "message::coalesced" ["M7"] Needs::Settings(SLOW_PACE), coalesced;
     "message::at_once" ["M7"] Needs::Settings(&[("RELAY_COALESCE_MS", "0")]), at_once;
 }
@@ -309,6 +310,23 @@ fn close_codes(stage: &Stage<'_>) {
         let close = ClientFrame::close(sent, "reason");
         stage.transcript.note(format!("guest > {}", close.describe()));
         guest.bytes(&[close.encode(), follow_up].concat());
+        guest.expect_close_code(answered);
+        host.expect_leave("guest");
+    }
+}
+
+/// A client that has said its last word still reads the answer.
+fn close_codes_to_a_half_closed_client(stage: &Stage<'_>) {
+    let room = stage.room("half closed");
+    let mut host = stage.host(&room, "host");
+    for (last_word, answered) in [
+        (ClientFrame::close(1000, "bye"), 1000),
+        (ClientFrame::new(opcode::TEXT, b"\xff"), code::INVALID_DATA),
+        (ClientFrame::new(3, "reserved"), code::PROTOCOL_ERROR),
+    ] {
+        let mut guest = stage.guest(&room, "guest");
+        guest.frame(&last_word);
+        guest.finish();
         guest.expect_close_code(answered);
         host.expect_leave("guest");
     }

@@ -177,6 +177,20 @@ fn c2_a_paused_sender_is_not_silent() {
 }
 
 #[test]
+fn c2_a_paused_sender_that_is_closed_is_read_to_its_end() {
+    let mut world = World::new(&[("RELAY_MAX_BYTES_PER_SECOND", "1000"), ("RELAY_ROOM_IDLE_TIMEOUT", "10")]);
+    let host = world.host("r");
+    assert_eq!(world.message(host, vec![b'x'; 100_000]), [Action::Pause { conn: host }]);
+    // Its answer to the close frame would not be read, and what it sent meanwhile end in a reset.
+    let (_, wake, actions) = world.next();
+    assert_eq!(wake, Wake::RoomIdle);
+    let close = Action::Close { conn: host, code: Some(1001), reason: "room idle" };
+    assert_eq!(actions, [Action::Resume { conn: host }, close]);
+    assert_eq!(world.sent(host), []);
+    assert_eq!(world.next().2, [Action::Abort { conn: host }]);
+}
+
+#[test]
 fn t1_a_message_that_takes_long_to_come_is_no_silence() {
     let mut world = World::new(&[("RELAY_ROOM_IDLE_TIMEOUT", "0")]);
     let host = world.host("r");
