@@ -358,6 +358,18 @@ fn systemd_hands_over_a_socket_and_hears_how_it_is_going() {
 }
 
 #[test]
+fn a_socket_that_does_not_listen_is_not_taken_over() {
+    // As from a unit with `Accept=yes`.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = OwnedFd::from(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" 3<&0", PROGRAM]);
+    let (status, line) = failure(&shell.stdin(socket).output().unwrap());
+    assert_eq!(status, Some(1));
+    assert!(line.contains("LISTEN_FDS"), "{line}");
+}
+
+#[test]
 fn c6_json_entries_are_one_object_a_line() {
     let mut relay = Relay::start(&[("RELAY_LOG_FORMAT", "json")]);
     relay.signal("TERM");
