@@ -2,7 +2,7 @@
 //! the wire is the business of the conformance suite.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
@@ -411,6 +411,18 @@ fn c5_metrics_have_a_port_of_their_own() {
             assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
         }
     }
+}
+
+#[test]
+fn c5_fetches_that_stall_take_no_sockets_from_clients() {
+    let relay = Relay::start(&[("RELAY_METRICS_ADDR", "127.0.0.1:0"), ("RELAY_HANDSHAKE_TIMEOUT", "0")]);
+    let connect = || TcpStream::connect(relay.metrics.as_ref().unwrap()).unwrap();
+    let _stalled: Vec<_> = (0..32).map(|_| connect()).collect();
+    // One more is let go at once.
+    let mut more = connect();
+    more.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    let end = more.read(&mut [0]).map_err(|error| error.kind());
+    assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
 }
 
 #[test]
