@@ -21,6 +21,7 @@ pub mod peer;
 pub mod replay;
 pub mod room;
 pub mod sim;
+pub mod simulate;
 mod stage;
 mod transcript;
 

@@ -1,7 +1,8 @@
 //! `conformance check URL`: plays the suite against a relay that runs somewhere. `conformance replay FILE`: runs
-//! what a relay has recorded through another machine.
+//! what a relay has recorded through another machine. `conformance sim`: breaks the world around a simulated one.
 #![expect(clippy::print_stdout, reason = "its report is what this program is for")]
 
+mod campaign;
 mod options;
 
 use std::fs::File;
@@ -18,6 +19,9 @@ use options::{Command, Options};
 const PACE: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("sim") {
+        return campaign::main(lexopt::Parser::from_args(std::env::args().skip(2)));
+    }
     match Command::from_args() {
         Ok(Some(Command::Check(options))) => check(&options),
         Ok(Some(Command::Replay { file, trace })) => replay(&file, trace),

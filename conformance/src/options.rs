@@ -27,6 +27,10 @@ URL             ws://HOST:PORT/ws or wss://HOST:PORT/ws
 --has           a setting that the relay was started with; cases that need it are played too
 --ca FILE       PEM of the certificates to trust for wss
 --insecure      trust any certificate
+
+    conformance sim [--help]
+
+Breaks the world around a simulated relay.
 ";
 
 /// What was asked for.

@@ -3,8 +3,8 @@
 //! It stands in for an adapter, so it does what an adapter does: it reads a head, then lets tungstenite
 //! read frames; it writes what the machine encoded, and discards what tungstenite would write.
 
-mod pipe;
-mod socket;
+pub(crate) mod pipe;
+pub(crate) mod socket;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

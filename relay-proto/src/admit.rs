@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
 
+use crate::canary::{Canary, sings};
 use crate::connection::{CLOSING, Closing, Member, Phase, Pulse};
 use crate::event::{Action, Fault, Notice, Role, Sink};
 use crate::gate::{Origin, client_address};
@@ -113,17 +114,21 @@ impl Relay {
             return Err(Refusal::RoomMismatch);
         }
         if role == Role::Host {
-            if claims.role != Role::Host {
+            if claims.role != Role::Host && !sings(Canary::GuestsAsHosts) {
                 return Err(Refusal::RoleMismatch);
             }
-            if !id.admits(&key) || live.is_some_and(|live| self.rooms[live].key != key) {
+            let foreign = live.is_some_and(|live| self.rooms[live].key != key);
+            if !id.admits(&key) || (foreign && !sings(Canary::ForeignKey)) {
                 return Err(Refusal::RoomKeyMismatch);
             }
         }
         match live {
             None if !self.drain.opens_rooms() => return Err(Refusal::Draining),
             None if self.rooms.len() >= self.config.max_rooms => return Err(Refusal::MaxRooms),
-            Some(live) if self.rooms[live].members.len() >= self.config.max_clients_per_room => {
+            Some(live)
+                if self.rooms[live].members.len()
+                    >= self.config.max_clients_per_room.saturating_add(sings(Canary::OneTooMany).into()) =>
+            {
                 return Err(Refusal::RoomFull);
             }
             None | Some(_) => {}

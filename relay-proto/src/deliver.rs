@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::canary::{Canary, sings};
 use crate::connection::{Closing, Phase};
 use crate::depart::Departure;
 use crate::envelope::{Lane, announced_peer};
@@ -42,6 +43,8 @@ impl Relay {
         if let Some(member) = self.connections[slot].member() {
             let room = member.room;
             self.touch_room(room);
+            let oldest = if sings(Canary::OtherRoom) { self.rooms.names().next() } else { None };
+            let room = oldest.map_or(room, |(index, _)| index);
             self.distribute(room, Some(slot), lane, payload, sink);
         }
     }
@@ -59,7 +62,7 @@ impl Relay {
         let mut receivers = 0;
         for position in 0..self.rooms[room].members.len() {
             let receiver = self.rooms[room].members[position];
-            if Some(receiver) == except {
+            if Some(receiver) == except && !sings(Canary::Echo) {
                 continue;
             }
             receivers += 1;
@@ -81,7 +84,7 @@ impl Relay {
         match connection.outbox.ready(now, self.config.coalesce) {
             Ready::No => {}
             Ready::At(at) => {
-                if connection.flush.is_none() {
+                if connection.flush.is_none() && !sings(Canary::EndlessWindow) {
                     self.timers.set(Key::Flush(slot), &mut connection.flush, Some((at, Wake::Flush)));
                 }
             }
@@ -89,7 +92,10 @@ impl Relay {
                 if connection.flush.is_some() {
                     self.timers.set(Key::Flush(slot), &mut connection.flush, None);
                 }
-                if let Some(batch) = connection.outbox.take(now, &self.config, &mut self.ledger) {
+                let batch = connection.outbox.take(now, &self.config, &mut self.ledger);
+                // Voice that was too old to leave is not held any more.
+                self.weigh(slot);
+                if let Some(batch) = batch {
                     sink.action(Action::Send { conn: self.id(slot), batch });
                 }
             }
@@ -143,7 +149,7 @@ impl Relay {
         let others = self.rooms[room].members.iter().filter(|other| **other != slot);
         let members = others.filter_map(|other| self.connections[*other].member());
         let mut rivals = members.filter(|member| member.peer() == peer || member.token_peer == *peer);
-        rivals.all(|rival| rival.token_peer == *token_peer)
+        rivals.all(|rival| rival.token_peer == *token_peer || sings(Canary::StolenName))
     }
 
     /// Keeps the place of a receiver among the heaviest (rule S4).

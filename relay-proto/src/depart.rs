@@ -1,5 +1,6 @@
 //! The ways out: of a room, and of the relay.
 
+use crate::canary::{Canary, sings};
 use crate::connection::{CLOSING, CloseFrame, Closing, Phase};
 use crate::drain;
 use crate::envelope::{Lane, leave_notice};
@@ -37,6 +38,7 @@ impl Departure {
         let (code, reason) = match self {
             Departure::PeerClosed { code } => return CloseFrame { code, reason: "" },
             Departure::Lost => (1006, ""),
+            Departure::TooBig if sings(Canary::WrongCode) => (1002, "message too big"),
             Departure::TooBig => (1009, "message too big"),
             Departure::ProtocolError => (1002, "protocol error"),
             Departure::InvalidUtf8 => (1007, "invalid UTF-8"),
@@ -158,6 +160,9 @@ impl Relay {
     pub(crate) fn close_room(&mut self, index: u32, departure: Departure, sink: &mut impl Sink) {
         let mut members = self.rooms[index].members.clone();
         members.sort_by_key(|slot| self.connections[*slot].member().map(|member| member.role));
+        if sings(Canary::HalfClosedRoom) {
+            members.truncate(1);
+        }
         for slot in members {
             self.close(slot, departure, sink);
         }
@@ -184,7 +189,8 @@ impl Relay {
         self.connections[slot].phase =
             Phase::Closing(Closing { until: now + CLOSING, frame: None, echo: None });
         self.rooms[index].members.retain(|other| *other != slot);
-        if self.rooms[index].members.is_empty() {
+        let ghost = sings(Canary::GhostRoom) && departure == Departure::Lost;
+        if self.rooms[index].members.is_empty() && !ghost {
             self.ledger.stats.rooms -= 1;
             self.timers.set(Key::Room(index), &mut self.rooms[index].armed, None);
             self.rooms.close(index);
@@ -193,7 +199,11 @@ impl Relay {
         self.touch_room(index);
         let members = self.rooms[index].members.iter();
         let mut namesakes = members.filter_map(|other| self.connections[*other].member());
-        if departure.is_announced() && !namesakes.any(|other| *other.peer() == peer) {
+        let silent = sings(Canary::SilentLeave) && departure == Departure::Lost;
+        if departure.is_announced()
+            && !silent
+            && !namesakes.any(|other| *other.peer() == peer && !sings(Canary::HastyLeave))
+        {
             let notice = leave_notice(&peer, self.now.unix);
             self.distribute(index, None, Lane::Data, notice, sink);
         }

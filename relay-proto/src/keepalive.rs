@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::canary::{Canary, sings};
 use crate::config::Config;
 use crate::connection::{Connection, Phase};
 use crate::depart::Departure;
@@ -34,7 +35,7 @@ impl Connection {
         let unanswered = pulse.unanswered.filter(|_| self.intake.paused_until.is_none());
         let silence = unanswered.map(|ping| (pulse.heard.max(pulse.moved) + timeout).max(ping + grace));
         let stall = self.outbox.outstanding().map(|write| write.since.max(pulse.moved) + timeout);
-        let soonest = silence.into_iter().chain(stall).min();
+        let soonest = silence.into_iter().chain(stall).min().filter(|_| !sings(Canary::Immortal));
         // Nothing to judge yet: a look from time to time finds a write that began since.
         Some(soonest.unwrap_or(pulse.patrolled + timeout))
     }
@@ -190,7 +191,9 @@ impl Relay {
             intake.paused_until = None;
             // While it was not read it could not be heard.
             self.heard(slot);
-            sink.action(Action::Resume { conn: self.id(slot) });
+            if !sings(Canary::PausedForGood) {
+                sink.action(Action::Resume { conn: self.id(slot) });
+            }
         }
     }
 }

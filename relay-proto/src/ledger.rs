@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use crate::canary::{Canary, sings};
 use crate::envelope::{Lane, joinable};
 use crate::frame::{Frame, MAX_HEADER_BYTES};
 use crate::slab::Slab;
@@ -55,7 +56,7 @@ impl Ledger {
 
     /// Takes up a message that nobody holds yet; [`release`](Self::release) ends its distribution.
     pub(crate) fn admit(&mut self, frame: Frame, lane: Lane) -> u32 {
-        self.stats.held_bytes += cost(&frame) as u64;
+        self.stats.held_bytes += cost(&frame) as u64 + u64::from(sings(Canary::DoubleCount));
         self.payloads.insert(Payload { frame, lane, holders: 1, joinable: None }).0
     }
 

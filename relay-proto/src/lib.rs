@@ -51,6 +51,10 @@ extern crate alloc;
 extern crate std;
 
 mod admit;
+#[cfg(canary)]
+pub mod canary;
+#[cfg(not(canary))]
+mod canary;
 pub mod config;
 mod connection;
 mod deliver;

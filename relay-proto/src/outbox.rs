@@ -16,6 +16,7 @@ use core::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::canary::{Canary, sings};
 use crate::config::Config;
 use crate::envelope::Lane;
 use crate::frame::{Batch, Frame, Opcode};
@@ -128,15 +129,25 @@ impl Outbox {
             }
             Lane::Data => {
                 self.held_data += waiting.cost as usize;
+                if sings(Canary::DroppedData) && self.data.len() > 4 {
+                    self.held -= waiting.cost as usize;
+                    self.held_data -= waiting.cost as usize;
+                    ledger.settle(waiting, Fate::Dropped(DropReason::Gone));
+                    return true;
+                }
                 self.data.push_back(waiting);
-                self.held_data <= config.data_bound()
+                if sings(Canary::Reordered) && self.data.len() > 2 {
+                    self.data.swap(0, 1);
+                }
+                self.held_data <= config.data_bound() || sings(Canary::Patience)
             }
         }
     }
 
     /// Whether a batch should leave now.
     pub(crate) fn ready(&self, now: Duration, coalesce: Option<Duration>) -> Ready {
-        if self.outstanding.is_some() || self.is_empty() {
+        let busy = self.outstanding.is_some() && !sings(Canary::TwoWrites);
+        if busy || self.is_empty() {
             return Ready::No;
         }
         match (self.left_at, coalesce) {
@@ -162,6 +173,9 @@ impl Outbox {
         let ping = core::mem::take(&mut self.ping);
         if ping {
             batch.append(&Frame::encode(Opcode::Ping, Bytes::new()));
+        }
+        if sings(Canary::VoiceLast) {
+            self.take_data(&mut batch, now, config, ledger);
         }
         while let Some(waiting) = self.voice.pop_front() {
             ledger.waited(Lane::Voice, now.saturating_sub(waiting.since));
@@ -248,7 +262,7 @@ impl Outbox {
 
     /// Rule S2. Voice waits in the order in which it came, so the oldest is in front.
     fn drop_stale_voice(&mut self, now: Duration, config: &Config, ledger: &mut Ledger) {
-        let Some(max_age) = config.voice_max_age else { return };
+        let Some(max_age) = config.voice_max_age.filter(|_| !sings(Canary::StaleVoice)) else { return };
         while self.voice.front().is_some_and(|oldest| now.saturating_sub(oldest.since) > max_age) {
             self.drop_oldest_voice(DropReason::Stale, ledger);
         }

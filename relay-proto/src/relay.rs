@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use crate::canary::{Canary, sings};
 use crate::config::Config;
 use crate::connection::{Connection, Intake, Phase, Pulse};
 use crate::drain::Drain;
@@ -192,7 +193,10 @@ impl Relay {
     /// Sets the one timer of a connection. Only needed when its deadline may have come nearer.
     pub(crate) fn arm(&mut self, slot: u32) {
         let connection = &mut self.connections[slot];
-        let deadline = connection.deadline(connection.silence_deadline(&self.config));
+        let mut deadline = connection.deadline(connection.silence_deadline(&self.config));
+        if sings(Canary::ForgottenDeadline) && matches!(connection.phase, Phase::Closing(_)) {
+            deadline = None;
+        }
         self.timers.set(Key::Connection(slot), &mut connection.armed, deadline);
     }
 

@@ -13,12 +13,15 @@ use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use super::pipe::{Inlet, Pipe, progress};
 use crate::host::Received;
 
+/// What is read at once. Thousands of worlds are built a second; the default would be most of their memory.
+const READ_BUFFER_BYTES: usize = 4096;
+
 /// A socket that was accepted.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     /// None when it has ended, or never began.
-    pub(super) conn: Option<ConnId>,
-    pub(super) inbound: Pipe,
-    pub(super) outbound: Pipe,
+    pub(crate) conn: Option<ConnId>,
+    pub(crate) inbound: Pipe,
+    pub(crate) outbound: Pipe,
     reading: Reading,
     writing: Option<Writing>,
     upgraded: bool,
@@ -47,7 +50,7 @@ enum Then {
 }
 
 /// What a step led to.
-pub(super) enum Happened {
+pub(crate) enum Happened {
     /// A request to be judged; its answer decides how reading goes on.
     Head(Head),
     /// Something that the machine has to know.
@@ -57,11 +60,16 @@ pub(super) enum Happened {
 }
 
 impl Socket {
-    pub(super) fn new(conn: Option<ConnId>, max_message_size: usize) -> Self {
+    pub(crate) fn new(conn: Option<ConnId>, max_message_size: usize) -> Self {
+        Self::over(Pipe::default(), Pipe::default(), conn, max_message_size)
+    }
+
+    /// Over two directions of some quality.
+    pub(crate) fn over(inbound: Pipe, outbound: Pipe, conn: Option<ConnId>, max_message_size: usize) -> Self {
         let mut socket = Self {
             conn,
-            inbound: Pipe::default(),
-            outbound: Pipe::default(),
+            inbound,
+            outbound,
             reading: Reading::Head(Head::new()),
             writing: None,
             upgraded: false,
@@ -76,7 +84,7 @@ impl Socket {
     }
 
     /// Takes an action of the machine.
-    pub(super) fn perform(&mut self, action: Action) {
+    pub(crate) fn perform(&mut self, action: Action) {
         match action {
             Action::Respond { response, .. } => self.write(Batch::single(response.bytes), Then::Finish),
             Action::Upgrade { response, .. } => {
@@ -104,9 +112,10 @@ impl Socket {
     }
 
     /// The machine has judged the head that was read.
-    pub(super) fn answered(&mut self, head: Head) {
+    pub(crate) fn answered(&mut self, head: Head) {
         if self.upgraded {
             let config = WebSocketConfig::default()
+                .read_buffer_size(READ_BUFFER_BYTES)
                 .max_message_size(Some(self.max_message_size))
                 .max_frame_size(Some(self.max_message_size));
             let context = WebSocketContext::from_partially_read(head.into_rest(), Role::Server, Some(config));
@@ -115,7 +124,7 @@ impl Socket {
     }
 
     /// Does one thing that can be done now.
-    pub(super) fn next_event(&mut self) -> Option<Happened> {
+    pub(crate) fn next_event(&mut self) -> Option<Happened> {
         let conn = self.conn?;
         if self.inbound.is_broken() {
             return Some(Happened::Event(Event::Disconnect { conn }));
@@ -184,23 +193,23 @@ impl Socket {
     }
 
     /// Whether the client can still send.
-    pub(super) fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.conn.is_none() || self.inbound.is_broken()
     }
 
     /// The client has closed its socket: what the relay still sends is lost.
-    pub(super) fn hang_up(&mut self) {
+    pub(crate) fn hang_up(&mut self) {
         self.inbound.finish();
     }
 
     /// The client resets the connection.
-    pub(super) fn break_off(&mut self) {
+    pub(crate) fn break_off(&mut self) {
         self.inbound.break_off();
         self.outbound.break_off();
     }
 
     /// The relay has closed its socket.
-    pub(super) fn die(&mut self) {
+    pub(crate) fn die(&mut self) {
         self.conn = None;
         self.writing = None;
         self.outbound.finish();

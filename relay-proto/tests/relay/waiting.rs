@@ -95,6 +95,31 @@ fn s4_all_queues_together_are_bounded_and_shared_payloads_count_once() {
 }
 
 #[test]
+fn s4_voice_that_was_let_go_no_longer_counts_for_its_receiver() {
+    let vars =
+        [("RELAY_MAX_QUEUED_BYTES", "50000"), ("RELAY_COALESCE_MS", "500"), ("RELAY_VOICE_MAX_AGE_MS", "10")];
+    let mut world = World::new(&vars);
+    let host = world.host("late");
+    let listener = world.guest("late", "ann");
+    assert_eq!(payloads(&world.message(host, "KV"), listener), ["KV"]);
+    assert_eq!(world.sent(listener), []);
+    // It waits for the end of the window, and is too old by then.
+    assert_eq!(world.message(host, [b"KV".as_slice(), &[b'v'; 40_000]].concat()), []);
+    let (_, wake, actions) = world.next();
+    assert_eq!((wake, actions), (Wake::Flush, vec![]));
+    assert_eq!(world.relay.stats().held_bytes, 0);
+    // Two others hold too much together; whoever holds nothing is none of them.
+    for room in ["one", "two"] {
+        let host = world.host(room);
+        let _slow = world.guest(room, "slow");
+        let _ = world.message(host, vec![b'x'; 30_000]);
+    }
+    assert_eq!(world.relay.stats().slow_consumers, 1);
+    assert_eq!(world.message(host, "still there").len(), 1);
+    world.balance();
+}
+
+#[test]
 fn m3_only_what_looks_like_json_is_joined() {
     let mut world = World::new(&[]);
     let host = world.host("r");
