@@ -110,15 +110,14 @@ impl Relay {
 
     /// Takes a member out of its room at once, and ends its connection in good order.
     pub(crate) fn close(&mut self, slot: u32, departure: Departure, sink: &mut impl Sink) {
+        if self.connections[slot].intake.paused_until.take().is_some() {
+            // What it sends is to be discarded: left unread it would end in a reset.
+            sink.action(Action::Resume { conn: self.id(slot) });
+        }
         self.leave(slot, departure, sink);
         let now = self.now.monotonic;
         let connection = &mut self.connections[slot];
         let frame = Some(departure.close_frame());
-        if connection.intake.paused_until.take().is_some() {
-            // What it sends is to be discarded: left unread it would end in a reset.
-            sink.action(Action::Resume { conn: self.id(slot) });
-        }
-        let connection = &mut self.connections[slot];
         connection.phase = Phase::Closing(if departure == Departure::Restart {
             // What waits is flushed first.
             Closing { until: now + drain::FLUSH, frame, echo: Some(drain::ECHO) }
