@@ -1,6 +1,6 @@
-//! What should happen, written as plainly as it can be: lists that are searched, nothing that is clever or
-//! fast. It is told what the relay is told, and says who is in which room, who may receive what, who is
-//! refused and why, and what has to be done by when. It shares no code with the relay.
+//! What should happen, as plainly as it can be written: lists that are searched, nothing clever or fast. It is
+//! told what the relay is told, and shares no code with it. It says who is where, who may receive what, who is
+//! refused and why, and what has to be done by when.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -227,9 +227,7 @@ impl Model {
         let until = now + if drained { DRAIN_FLUSH } else { CLOSING };
         let entry = self.conns.get_mut(&conn)?;
         entry.phase = Phase::Closing { until, frame: Some(frame), drained };
-        if !drained {
-            entry.queue.clear();
-        }
+        entry.queue.clear_unless(drained);
         let others = self.members(room);
         if others.is_empty() {
             self.rooms.remove(&room);

@@ -135,6 +135,13 @@ impl Queue {
         }
     }
 
+    /// The same, but what waits for a member of a drained room is written first (rule D1).
+    pub(crate) fn clear_unless(&mut self, drained: bool) {
+        if !drained {
+            self.clear();
+        }
+    }
+
     /// Rule S2: what no longer leaves.
     pub(crate) fn drop_stale(&mut self, now: Duration, max_age: Option<Duration>) {
         let Some(max_age) = max_age else { return };
