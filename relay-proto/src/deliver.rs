@@ -155,9 +155,6 @@ impl Relay {
     /// Keeps the place of a receiver among the heaviest (rule S4).
     pub(crate) fn weigh(&mut self, slot: u32) {
         let connection = &mut self.connections[slot];
-        if connection.member().is_none() {
-            return;
-        }
         let weight = connection.outbox.held() / WEIGHT_STEP_BYTES;
         if weight != connection.weight {
             self.heaviest.remove(&(connection.weight, slot));
@@ -172,9 +169,21 @@ impl Relay {
     pub(crate) fn close_the_slow(&mut self, sink: &mut impl Sink) {
         loop {
             let Some(slot) = self.too_slow.pop().or_else(|| self.heaviest_of_too_much()) else { return };
-            if self.connections.get(slot).is_some_and(|connection| connection.member().is_some()) {
-                self.ledger.stats.slow_consumers += 1;
-                self.close(slot, Departure::SlowConsumer, sink);
+            let Some(connection) = self.connections.get_mut(slot) else { continue };
+            match &mut connection.phase {
+                Phase::Member(_) => {
+                    self.ledger.stats.slow_consumers += 1;
+                    self.close(slot, Departure::SlowConsumer, sink);
+                }
+                // It has left its room in a drain, and what waits for it was to be written first.
+                Phase::Closing(Closing { frame: Some(frame), .. }) if connection.outbox.held() > 0 => {
+                    self.ledger.stats.slow_consumers += 1;
+                    *frame = Departure::SlowConsumer.close_frame();
+                    connection.outbox.clear(DropReason::SlowConsumer, &mut self.ledger);
+                    self.weigh(slot);
+                    self.write_close(slot, sink);
+                }
+                Phase::Closing(_) | Phase::Handshake { .. } => self.weigh(slot),
             }
         }
     }
@@ -189,8 +198,7 @@ impl Relay {
         // Too much in all, and nobody holds as much as one step: so there are at most as many holders as the
         // bound has bytes, and it was set very low.
         let held = |slot: &u32| self.connections[*slot].outbox.held();
-        let holders = self.connections.indexes().filter(|slot| self.connections[*slot].member().is_some());
-        holders.filter(|slot| held(slot) > 0).max_by_key(held)
+        self.connections.indexes().filter(|slot| held(slot) > 0).max_by_key(held)
     }
 
     /// Why a message was let go, by why its receiver went.

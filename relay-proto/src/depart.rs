@@ -34,7 +34,7 @@ pub(crate) enum Departure {
 
 impl Departure {
     /// Every close frame that the relay sends of its own accord (RFC 6455 section 7.4.1 and its registry).
-    fn close_frame(self) -> CloseFrame {
+    pub(crate) fn close_frame(self) -> CloseFrame {
         let (code, reason) = match self {
             Departure::PeerClosed { code } => return CloseFrame { code, reason: "" },
             Departure::Lost => (1006, ""),
@@ -125,8 +125,7 @@ impl Relay {
             connection.outbox.clear(Self::drop_reason(departure), &mut self.ledger);
             Closing { until: now + CLOSING, frame, echo: None }
         });
-        self.heaviest.remove(&(connection.weight, slot));
-        connection.weight = 0;
+        self.weigh(slot);
         self.arm(slot);
         self.write_close(slot, sink);
     }

@@ -238,11 +238,20 @@ impl Connection {
     /// The last [`Write`] has reached the kernel.
     pub fn sent(&self) {
         self.hub.handle(Event::Sent { conn: self.id });
+        if self.desk(|desk| desk.last_write == LastWrite::Taken) == Some(true) {
+            self.wrote_the_last();
+        }
+    }
+
+    /// Nothing can be written any more. What the peer sent before is still to be read.
+    pub fn write_failed(&self) {
+        self.wrote_the_last();
+    }
+
+    fn wrote_the_last(&self) {
         self.desk(|desk| {
-            if desk.last_write == LastWrite::Taken {
-                desk.last_write = LastWrite::Done;
-                wake(desk.reader.as_ref());
-            }
+            desk.last_write = LastWrite::Done;
+            wake(desk.reader.as_ref());
         });
     }
 
@@ -270,8 +279,8 @@ impl Connection {
         .await
     }
 
-    /// Waits until the last [`Write`] has reached the kernel, where one is sure to come: after an answer, a
-    /// close frame or a fault. A peer that has finished sending may still want to read it.
+    /// Waits until the last [`Write`] has reached the kernel or failed, where one is sure to come: after an
+    /// answer, a close frame or a fault. A peer that has finished sending may still want to read it.
     pub async fn finished(&self) {
         poll_fn(|cx| {
             self.desk(|desk| {

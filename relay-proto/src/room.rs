@@ -16,12 +16,14 @@ use sha2::{Digest, Sha256};
 use crate::slab::Slab;
 
 /// Rule A8, in bytes.
-const MAX_ID_BYTES: usize = 128;
+pub const MAX_ID_BYTES: usize = 128;
 
 /// Rule A10: how a room id says that it belongs to one key.
 const BOUND_PREFIX: &str = "k1.";
 /// Rule A10: 130 bits of the key's hash.
 const BOUND_HASH_CHARS: usize = 26;
+/// What [`bound_room_id`] puts in front of a name: prefix, hash and a dot.
+pub const BOUND_BYTES: usize = BOUND_PREFIX.len() + BOUND_HASH_CHARS + 1;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {

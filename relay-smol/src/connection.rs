@@ -4,6 +4,7 @@
 //! tungstenite only decodes. What it would write by itself goes nowhere: the machine answers pings and close
 //! frames in its own order, and nothing can cut into a frame that is half written.
 
+use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
@@ -97,7 +98,11 @@ impl Service {
             }
         };
         let _reading = self.spawn(read(conn.clone(), stream.clone(), ahead, self.decoder));
-        write(conn, stream).await
+        let Err(error) = write(conn, stream).await;
+        tracing::debug!(target: "relay", %error, "nothing can be written any more");
+        conn.write_failed();
+        // The reading task sees the end, behind all that was sent before it.
+        pending().await
     }
 }
 
@@ -201,7 +206,7 @@ pub(crate) async fn discard(mut stream: impl AsyncRead + Unpin) {
 }
 
 /// Writes what the machine wants written. Returns only if that fails.
-async fn write(conn: &Connection, mut stream: impl AsyncWrite + Unpin) -> io::Result<()> {
+async fn write(conn: &Connection, mut stream: impl AsyncWrite + Unpin) -> io::Result<Infallible> {
     loop {
         let (mut batch, last) = match conn.next_write().await {
             Write::Continue(batch) => (batch, false),

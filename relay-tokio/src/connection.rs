@@ -4,6 +4,7 @@
 //! tungstenite only decodes. What it would write by itself goes nowhere: the machine answers pings and close
 //! frames in its own order, and nothing can cut into a frame that is half written.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::net::IpAddr;
@@ -84,7 +85,11 @@ impl Service {
         };
         let reading = spawn_local(read(conn.clone(), stream.clone(), ahead, self.decoder));
         let _reading = Guard(reading.abort_handle());
-        write(conn, stream).await
+        let Err(error) = write(conn, stream).await;
+        tracing::debug!(target: "relay", %error, "nothing can be written any more");
+        conn.write_failed();
+        // The reading task sees the end, behind all that was sent before it.
+        pending().await
     }
 }
 
@@ -197,7 +202,7 @@ pub(crate) async fn discard(mut stream: impl AsyncRead + Unpin) {
 }
 
 /// Writes what the machine wants written. Returns only if that fails.
-async fn write(conn: &Connection, mut stream: impl AsyncWrite + Unpin) -> io::Result<()> {
+async fn write(conn: &Connection, mut stream: impl AsyncWrite + Unpin) -> io::Result<Infallible> {
     loop {
         let (mut batch, last) = match conn.next_write().await {
             Write::Continue(batch) => (batch, false),

@@ -12,6 +12,7 @@ use crate::connection::{discard, read_head};
 
 /// Answers one request. Whoever does not ask, or does not take the answer, is let go.
 pub(crate) async fn serve(page: Rc<MetricsPage>, socket: TcpStream) {
+    let Some(_fetch) = page.admit() else { return };
     let _ = timeout(page.patience(), answer(&page, socket)).await;
 }
 

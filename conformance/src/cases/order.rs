@@ -14,6 +14,7 @@ cases! {
     "order::one_sender" ["M4" "R2"] Needs::Nothing, one_sender;
     "order::voice_and_data" ["M4" "M2"] Needs::Nothing, voice_and_data;
     "order::last_words" ["R6" "M4"] Needs::Nothing, last_words;
+    "order::last_words_under_fire" ["R2" "R6"] Needs::Settings(&[("RELAY_COALESCE_MS", "0")]), last_words_under_fire;
 }
 
 /// The first server sent the 101 before the guest was in the room, and lost up to 15 % of these.
@@ -148,5 +149,28 @@ fn last_words(stage: &Stage<'_>) {
         guest.expect_close(1000, "");
         host.expect(r#"{"last":"words"}"#);
         host.expect_leave("guest");
+    });
+}
+
+/// Who closes its socket with something unread breaks the connection off. What it said before was sent, though
+/// nothing can be written to it any more.
+fn last_words_under_fire(stage: &Stage<'_>) {
+    let room = stage.room("last words under fire");
+    let mut host = stage.host(&room, "host");
+    let mut witness = stage.guest(&room, "witness");
+    stage.repeat(100, |_| {
+        let mut guest = stage.guest(&room, "guest");
+        for _ in 0..2 {
+            host.send("unread");
+            witness.expect("unread");
+        }
+        let words = ClientFrame::new(opcode::BINARY, "[last words]").encode();
+        guest.bytes(&[words, ClientFrame::close(1000, "").encode()].concat());
+        drop(guest);
+        (0..20).for_each(|_| host.send("KV"));
+        host.expect("[last words]");
+        host.expect_leave("guest");
+        host.send("end");
+        while witness.see() != Seen::Message(b"end".to_vec()) {}
     });
 }

@@ -1,5 +1,6 @@
 //! The page of the metrics port, as both adapters serve it (rule C5).
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,9 @@ use crate::process::process;
 /// How long a fetch may take where there is no `RELAY_HANDSHAKE_TIMEOUT`.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Fetches at once. Each is a socket that a client cannot have, and monitoring needs one or two.
+const MAX_FETCHES: usize = 32;
+
 /// What is shown to whoever asks for `/metrics`.
 pub struct MetricsPage {
     hub: Hub,
@@ -19,6 +23,16 @@ pub struct MetricsPage {
     adapter: &'static str,
     version: &'static str,
     valid_until: Box<dyn Fn() -> Option<Duration>>,
+    fetches: Cell<usize>,
+}
+
+/// One fetch, while it lasts.
+pub struct Fetch<'a>(&'a Cell<usize>);
+
+impl Drop for Fetch<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl MetricsPage {
@@ -29,7 +43,17 @@ impl MetricsPage {
         (adapter, version): (&'static str, &'static str),
         valid_until: impl Fn() -> Option<Duration> + 'static,
     ) -> Self {
-        Self { hub, config: config.clone(), adapter, version, valid_until: Box::new(valid_until) }
+        let valid_until = Box::new(valid_until);
+        Self { hub, config: config.clone(), adapter, version, valid_until, fetches: Cell::new(0) }
+    }
+
+    /// A socket was accepted. None: it is one too many, to be closed at once.
+    pub fn admit(&self) -> Option<Fetch<'_>> {
+        let fetches = self.fetches.get();
+        (fetches < MAX_FETCHES).then(|| {
+            self.fetches.set(fetches + 1);
+            Fetch(&self.fetches)
+        })
     }
 
     /// From accept to the last byte.

@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::{env, io};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::AcceptConn;
 use nix::time::{ClockId, clock_gettime};
 
 /// What a service tells.
@@ -24,7 +26,14 @@ pub enum State {
 /// Sockets that systemd listens on for us. Only once: they are taken out of the environment.
 pub fn listeners() -> io::Result<Vec<TcpListener>> {
     let mut inherited = listenfd::ListenFd::from_env();
-    (0..inherited.len()).filter_map(|index| inherited.take_tcp_listener(index).transpose()).collect()
+    let listeners: Vec<_> = (0..inherited.len())
+        .filter_map(|index| inherited.take_tcp_listener(index).transpose())
+        .collect::<io::Result<_>>()?;
+    // On any other socket every accept fails at once, for ever: with `Accept=yes` it is one that was accepted.
+    if listeners.iter().all(|socket| getsockopt(socket, AcceptConn).is_ok_and(|listens| listens)) {
+        return Ok(listeners);
+    }
+    Err(io::Error::other("a socket in LISTEN_FDS does not listen; set Accept=no in its unit"))
 }
 
 /// Tells how it is going. Nobody has to listen, so a failure is no error.

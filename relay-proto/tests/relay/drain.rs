@@ -78,6 +78,33 @@ fn d1_what_waits_is_flushed_before_the_close_frame() {
 }
 
 #[test]
+fn s4_a_room_that_is_being_drained_does_not_cost_others_their_members() {
+    let mut drained = 0;
+    for (first, second) in [("a", "b"), ("b", "a")] {
+        let mut world = World::new(&[("RELAY_MAX_QUEUED_BYTES", "100000")]);
+        let rooms = ["a", "b"].map(|room| (room, world.host(room), world.guest(room, "ann")));
+        let [(_, host, heavy)] =
+            rooms.into_iter().filter(|(room, ..)| *room == first).collect::<Vec<_>>()[..]
+        else {
+            unreachable!()
+        };
+        let _ = world.message(host, vec![b'x'; 80_000]);
+        // The order is a random one.
+        if world.handle(Event::Drain) != [restart(host)] {
+            continue;
+        }
+        drained += 1;
+        let (_, host, _) = *rooms.iter().find(|(room, ..)| *room == second).expect("one of two");
+        assert_eq!(world.message(host, vec![b'x'; 30_000]).len(), 1);
+        assert_eq!((world.relay.stats().slow_consumers, world.relay.stats().guests), (1, 1));
+        let close = Action::Close { conn: heavy, code: Some(1013), reason: "slow consumer" };
+        assert_eq!(world.sent(heavy), [close]);
+        world.balance();
+    }
+    assert_eq!(drained, 1);
+}
+
+#[test]
 fn d1_everything_ends_within_five_seconds_of_the_window() {
     let mut world = World::new(&[("RELAY_DRAIN_SECONDS", "2")]);
     let host = world.host("r");

@@ -2,7 +2,7 @@
 //! the wire is the business of the conformance suite.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
@@ -371,6 +371,18 @@ fn systemd_hands_over_a_socket_and_hears_how_it_is_going() {
 }
 
 #[test]
+fn a_socket_that_does_not_listen_is_not_taken_over() {
+    // As from a unit with `Accept=yes`.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let socket = OwnedFd::from(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" 3<&0", PROGRAM]);
+    let (status, line) = failure(&shell.stdin(socket).output().unwrap());
+    assert_eq!(status, Some(1));
+    assert!(line.contains("LISTEN_FDS"), "{line}");
+}
+
+#[test]
 fn c6_json_entries_are_one_object_a_line() {
     let mut relay = Relay::start(&[("RELAY_LOG_FORMAT", "json")]);
     relay.signal("TERM");
@@ -412,6 +424,18 @@ fn c5_metrics_have_a_port_of_their_own() {
             assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
         }
     }
+}
+
+#[test]
+fn c5_fetches_that_stall_take_no_sockets_from_clients() {
+    let relay = Relay::start(&[("RELAY_METRICS_ADDR", "127.0.0.1:0"), ("RELAY_HANDSHAKE_TIMEOUT", "0")]);
+    let connect = || TcpStream::connect(relay.metrics.as_ref().unwrap()).unwrap();
+    let _stalled: Vec<_> = (0..32).map(|_| connect()).collect();
+    // One more is let go at once.
+    let mut more = connect();
+    more.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    let end = more.read(&mut [0]).map_err(|error| error.kind());
+    assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
 }
 
 #[test]

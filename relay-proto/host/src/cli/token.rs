@@ -13,7 +13,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Failure, print};
 use relay_proto::event::Role;
-use relay_proto::room::{PeerId, bound_room_id};
+use relay_proto::room::{BOUND_BYTES, MAX_ID_BYTES, PeerId, bound_room_id};
 use relay_proto::token::{Claims, encode_key, sign};
 
 pub(super) const HELP: &str = "\
@@ -92,11 +92,13 @@ impl Wish {
             lifetime,
             url,
         };
-        for (option, id) in [("--room", &wish.room), ("--peer", &wish.peer)] {
+        let bound = if bind_room { BOUND_BYTES } else { 0 };
+        for (option, id, taken) in [("--room", &wish.room, bound), ("--peer", &wish.peer, 0)] {
             // Rule A8 holds for both.
-            if PeerId::new(id).is_none() {
+            let longest = MAX_ID_BYTES - taken;
+            if id.len() > longest || PeerId::new(id).is_none() {
                 return Err(Failure::asked_wrongly(format!(
-                    "{option} {id:?} cannot be used; it has to be 1 to 128 bytes without control characters"
+                    "{option} {id:?} cannot be used; it has to be 1 to {longest} bytes without control characters"
                 )));
             }
         }
@@ -207,6 +209,21 @@ mod tests {
         let wish = wish(&["--key=k", "--room=lobby", "--peer=h", "--host", "--bind-room"]).unwrap();
         let claims = verify(&wish.grant(&key, Duration::ZERO), &key.verifying_key(), Duration::ZERO).unwrap();
         assert_eq!(claims.room_id, bound_room_id(&key.verifying_key(), "lobby"));
+    }
+
+    #[test]
+    fn a_bound_room_is_a_valid_room() {
+        let args = |room: usize| {
+            ["--key=k", "--peer=h", "--host", "--bind-room", &format!("--room={}", "x".repeat(room))]
+                .map(str::to_owned)
+        };
+        let wish = |room| wish(&args(room).each_ref().map(String::as_str));
+        let longest = wish(98).unwrap();
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let claims =
+            verify(&longest.grant(&key, Duration::ZERO), &key.verifying_key(), Duration::ZERO).unwrap();
+        assert_eq!(claims.room_id.len(), 128);
+        assert!(wish(99).unwrap_err().line.contains("cannot be used"));
     }
 
     #[test]
