@@ -33,6 +33,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// The exit status when an invariant did not hold, as that of `sim`.
+const INVARIANT: u8 = 11;
+
 fn replay(file: &str, trace: bool) -> ExitCode {
     let mut stdout = io::BufWriter::new(io::stdout().lock());
     let chart = trace.then_some(&mut stdout as &mut dyn Write);
@@ -40,13 +43,15 @@ fn replay(file: &str, trace: bool) -> ExitCode {
     let outcome = outcome.and_then(|recording| replay::replay(BufReader::new(recording), chart));
     // A reader that has gone away (`| head`) is no failure of ours.
     match outcome {
-        Ok(Summary { events, actions, connections, cut }) => {
+        Ok(Summary { events, actions, connections, cut, violation }) => {
             let _ =
                 writeln!(stdout, "the same: {connections} connections, {events} events, {actions} actions");
             if cut {
                 let _ = writeln!(stdout, "the last line is not whole, as if the relay had been killed");
             }
-            ExitCode::SUCCESS
+            let Some((line, what)) = violation else { return ExitCode::SUCCESS };
+            let _ = writeln!(stdout, "line {line}: {what}");
+            ExitCode::from(INVARIANT)
         }
         Err(failure @ Failure::Differs { .. }) => {
             let _ = writeln!(stdout, "{failure}");

@@ -19,7 +19,8 @@ Plays the conformance suite against a running relay, or replays what a relay has
     conformance check URL [--filter TEXT] [--has NAME=VALUE]... [--ca FILE | --insecure]
     conformance replay FILE [--trace]
 
-FILE            what a relay wrote to RELAY_RECORD; exit status 0: the same was decided again, 1: not
+FILE            what a relay wrote to RELAY_RECORD; exit status 0: the same was decided again,
+                1: not, 11: it was, and broke an invariant
 --trace         prints what happened, event by event
 
 URL             ws://HOST:PORT/ws or wss://HOST:PORT/ws

@@ -2,6 +2,7 @@
 //! decided.
 
 mod chart;
+mod invariants;
 mod stand_in;
 
 use std::collections::BTreeMap;
@@ -10,13 +11,14 @@ use std::io::{self, BufRead, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
+use invariants::{Violation, Watch};
 use relay_proto::http::Head;
 use relay_proto::record::line::{Beginning, FORMAT, Happened, Line};
 use relay_proto::record::{digest, digest_open};
 use relay_proto::{Action, ConnId, Event, Notice, Now, Progress, Relay, Sink};
 
 /// What was followed to its end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Lines, but for the first.
     pub events: usize,
@@ -26,6 +28,8 @@ pub struct Summary {
     pub connections: u32,
     /// The recording breaks off inside a line, as if its relay had been killed.
     pub cut: bool,
+    /// The first line, counted from 1, in which an invariant does not hold, and which one.
+    pub violation: Option<(usize, String)>,
 }
 
 /// Why it could not be followed.
@@ -77,6 +81,9 @@ pub fn replay(recording: impl BufRead, mut chart: Option<&mut dyn Write>) -> Res
         if let Some(chart) = &mut chart {
             chart::draw(*chart, &line, &decided)?;
         }
+        if let (None, Some((invariant, what))) = (&summary.violation, &decided.violation) {
+            summary.violation = Some((number, format!("{invariant}: {what}")));
+        }
         summary.events += 1;
         summary.actions += decided.actions.len();
         if decided.actions != line.actions {
@@ -93,6 +100,7 @@ pub fn replay(recording: impl BufRead, mut chart: Option<&mut dyn Write>) -> Res
 struct Decided {
     actions: Vec<String>,
     notices: Vec<String>,
+    violation: Option<Violation>,
 }
 
 struct Player {
@@ -100,31 +108,41 @@ struct Player {
     /// By their numbers in the recording, counted from 1.
     conns: Vec<ConnId>,
     numbers: BTreeMap<ConnId, u32>,
+    watch: Watch,
 }
 
 impl Player {
     fn new(Beginning { seed, mut config, .. }: Beginning) -> Self {
         config.trusted_proxies = vec![Beginning::proxies()];
-        Self { relay: Relay::new(config, seed), conns: Vec::new(), numbers: BTreeMap::new() }
+        let relay = Relay::new(config, seed);
+        Self { relay, conns: Vec::new(), numbers: BTreeMap::new(), watch: Watch::default() }
     }
 
     fn play(&mut self, line: &Line) -> Result<Decided, String> {
         let now = Now { monotonic: Duration::from_nanos(line.at), unix: Duration::from_nanos(line.unix) };
         let mut outcome = Outcome::default();
-        if let Happened::Open { from } = &line.event {
+        let actions = if let Happened::Open { from } = &line.event {
             let number = self.relay.open(now, *from, &mut outcome).map(|conn| self.enter(conn));
-            return Ok(Decided { actions: vec![digest_open(number)], notices: outcome.notices });
-        }
-        self.tell(now, &line.event, &mut outcome)?;
-        let number = |conn| self.numbers.get(&conn).copied();
-        let actions = outcome.actions.iter().map(|action| digest(action, number)).collect();
-        Ok(Decided { actions, notices: outcome.notices })
+            vec![digest_open(number)]
+        } else {
+            self.tell(now, &line.event, &mut outcome)?;
+            let number = |conn| self.numbers.get(&conn).copied();
+            outcome.actions.iter().map(|action| digest(action, number)).collect()
+        };
+        let decided = outcome.actions.iter().try_for_each(|action| self.watch.decided(action));
+        let ticked = line.event == Happened::Tick;
+        let violation = decided
+            .and_then(|()| outcome.misuse.map_or(Ok(()), |what| Err(("I22", what.to_owned()))))
+            .and_then(|()| self.watch.settled(&self.relay, now, ticked))
+            .err();
+        Ok(Decided { actions, notices: outcome.notices, violation })
     }
 
     fn enter(&mut self, conn: ConnId) -> u32 {
         self.conns.push(conn);
         let number = u32::try_from(self.conns.len()).unwrap_or(u32::MAX);
         self.numbers.insert(conn, number);
+        self.watch.enter(conn);
         number
     }
 
@@ -162,6 +180,7 @@ impl Player {
             Happened::Tick => Event::Tick,
             Happened::Drain => Event::Drain,
         };
+        self.watch.tell(&event);
         self.relay.handle(now, event, outcome);
         Ok(())
     }
@@ -171,6 +190,7 @@ impl Player {
 struct Outcome {
     actions: Vec<Action>,
     notices: Vec<String>,
+    misuse: Option<&'static str>,
 }
 
 impl Sink for Outcome {
@@ -179,6 +199,9 @@ impl Sink for Outcome {
     }
 
     fn notice(&mut self, notice: Notice<'_>) {
+        if let Notice::Misuse { what } = notice {
+            self.misuse = Some(what);
+        }
         self.notices.push(chart::describe(&notice));
     }
 }
