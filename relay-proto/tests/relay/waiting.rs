@@ -104,7 +104,9 @@ fn s4_voice_that_was_let_go_no_longer_counts_for_its_receiver() {
     assert_eq!(payloads(&world.message(host, "KV"), listener), ["KV"]);
     assert_eq!(world.sent(listener), []);
     // It waits for the end of the window, and is too old by then.
-    assert_eq!(world.message(host, [b"KV".as_slice(), &[b'v'; 40_000]].concat()), []);
+    let mut voice = b"KV".to_vec();
+    voice.resize(40_000, b'v');
+    assert_eq!(world.message(host, voice), []);
     let (_, wake, actions) = world.next();
     assert_eq!((wake, actions), (Wake::Flush, vec![]));
     assert_eq!(world.relay.stats().held_bytes, 0);
