@@ -18,6 +18,7 @@ pub mod host;
 pub mod http;
 pub mod net;
 pub mod peer;
+pub mod proxy;
 pub mod replay;
 pub mod room;
 pub mod sim;

@@ -28,6 +28,7 @@ mod referee;
 mod rng;
 mod script;
 mod shrink;
+mod state;
 mod trace;
 mod world;
 

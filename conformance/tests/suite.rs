@@ -2,10 +2,9 @@
 
 mod hosts;
 
-use std::path::Path;
-
 use conformance::host::Start;
 use conformance::{Case, cases};
+use hosts::Path;
 use insta::internals::SettingsBindDropGuard;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -15,21 +14,28 @@ const THREADS: usize = 8;
 /// The families that are played over TLS too: what differs there is how bytes come and go.
 const OVER_TLS: [&str; 5] = ["http::", "message::", "slow::", "stop::", "tls::"];
 
+/// The families that are not played over a slow network: they are about time, which it takes, or about what
+/// kernels hold, which is more with a proxy between them.
+const NOT_WHEN_SLOW: [&str; 5] = ["config::", "slow::", "stop::", "time::", "tls::"];
+
 fn main() {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
     let trials = hosts::ALL.iter().flat_map(|host| {
-        cases::all()
-            .filter(|case| if host.encrypted { is_for_tls(case) } else { !case.name.starts_with("tls::") })
-            .map(move |case| {
-                Trial::test(format!("{}::{}", host.name, case.name), move || play(case, host.start))
-            })
+        cases::all().filter(|case| is_for(case, host.path)).map(move |case| {
+            Trial::test(format!("{}::{}", host.name, case.name), move || play(case, host.start))
+        })
     });
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
-fn is_for_tls(case: &Case) -> bool {
-    OVER_TLS.iter().any(|family| case.name.starts_with(family))
+fn is_for(case: &Case, path: Path) -> bool {
+    let is_one_of = |families: &[&str]| families.iter().any(|family| case.name.starts_with(family));
+    match path {
+        Path::Plain => !is_one_of(&["tls::"]),
+        Path::Tls => is_one_of(&OVER_TLS),
+        Path::Slow => !is_one_of(&NOT_WHEN_SLOW),
+    }
 }
 
 fn play(case: &'static Case, start: Start) -> Result<(), Failed> {
@@ -46,7 +52,7 @@ fn play(case: &'static Case, start: Start) -> Result<(), Failed> {
 /// One file for each case, whatever the host.
 fn snapshots() -> SettingsBindDropGuard {
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots"));
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots"));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind_to_scope()

@@ -118,6 +118,11 @@ pub(crate) fn room_ids() -> &'static [String; 4] {
     })
 }
 
+/// How they are told apart.
+pub(crate) fn room_number(id: &str) -> Option<usize> {
+    room_ids().iter().position(|known| known == id)
+}
+
 impl Call {
     /// As it goes over the wire.
     pub(crate) fn bytes(self) -> Rc<[u8]> {

@@ -71,8 +71,7 @@ impl World {
     }
 
     fn someone_is_paused(&self) -> bool {
-        let model = &self.referee.model;
-        model.conns.keys().any(|conn| model.member(*conn).is_some_and(|member| member.paused))
+        self.referee.model.conns.values().any(|conn| conn.paused)
     }
 
     /// L2 to L5.

@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use relay_proto::{ConnId, Initiator, Refusal, Role, Stats, Wake};
 
-use super::call::{Call, room_ids};
-use super::model::{Conn, Model, Outcome, Phase};
+use super::call::{Call, room_ids, room_number};
+use super::model::Model;
 use super::queue::{Count, Lane};
 use super::referee::{Due, End, Output};
+use super::state::{Conn, Outcome, Phase};
 
 /// Which invariant does not hold, and how that shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ fn receive_one(end: &mut End, payload: &[u8]) -> Verdict {
     hold(lane == Lane::Voice || skipped == 0, "I2", || {
         format!("{skipped} messages of the same sender are missing before {}", payload.escape_ascii())
     })?;
-    // I3: voice that was overtaken by later voice of its sender must not come any more.
+    // I3: voice that was overtaken by later voice of its sender is not expected any more.
     let mut index = 0;
     end.expected.retain(|item| {
         index += 1;
@@ -266,16 +267,16 @@ pub(crate) fn keep_accounts(model: &Model, settled: &[Count; 2], held: usize, st
 pub(crate) fn pause_only_at_a_limit(model: &mut Model, conn: ConnId) -> Verdict {
     be_alive(model, conn)?;
     let limited = model.config.max_bytes_per_second.or(model.config.max_messages_per_second).is_some();
-    let paused = model.member_mut(conn).map(|member| std::mem::replace(&mut member.paused, true));
-    hold(limited && paused != Some(true), "I14", || {
+    let paused = model.conns.get_mut(&conn).map(|entry| std::mem::replace(&mut entry.paused, true));
+    hold(limited && paused == Some(false), "I14", || {
         format!("{conn} was paused: limit {limited}, paused {paused:?}")
     })
 }
 
-/// I14: and go on.
+/// I14: and go on: when they may, or when they are closed.
 pub(crate) fn resume_what_was_paused(model: &mut Model, conn: ConnId) -> Verdict {
     be_alive(model, conn)?;
-    let paused = model.member_mut(conn).is_some_and(|member| std::mem::take(&mut member.paused));
+    let paused = model.conns.get_mut(&conn).is_some_and(|entry| std::mem::take(&mut entry.paused));
     hold(paused, "I14", || format!("{conn} was resumed, and was not paused"))
 }
 
@@ -284,8 +285,7 @@ pub(crate) fn resume_what_was_paused(model: &mut Model, conn: ConnId) -> Verdict
 /// I15: a member leaves the room that it is in, under its name (R8).
 pub(crate) fn leave_under_the_right_name(model: &Model, conn: ConnId, room: &str, peer: &str) -> Verdict {
     let member = model.member(conn);
-    let fits =
-        member.is_some_and(|member| Model::room_number(room) == Some(member.room) && member.peer == peer);
+    let fits = member.is_some_and(|member| room_number(room) == Some(member.room) && member.peer == peer);
     hold(fits, "I15", || format!("{conn} left {room:?} as {peer:?}"))
 }
 
@@ -441,4 +441,36 @@ pub(crate) fn drain_in_time(model: &Model, ticked: bool, exited: bool) -> Verdic
 /// I21: once.
 pub(crate) fn exit_when_done(model: &Model, exited: bool) -> Verdict {
     hold(!exited && model.conns.is_empty(), "I21", || format!("exit with {} connections", model.conns.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use relay_proto::{Config, Now, Relay};
+
+    /// Two senders, and a receiver that expects voice and data of both.
+    fn end() -> End {
+        let mut relay = Relay::new(Config::default(), [0; 32]);
+        let mut open =
+            || relay.open(Now::default(), [192, 0, 2, 1].into(), &mut Vec::new()).expect("a place");
+        let (ann, bob) = (open(), open());
+        let expected = [(ann, "{1}"), (bob, "{2}"), (ann, "KV3"), (ann, "KV4"), (ann, "{5}")];
+        End { expected: expected.map(|(from, text)| (from, text.into())).into(), ..End::default() }
+    }
+
+    fn broken(received: &[&str]) -> Option<&'static str> {
+        let mut end = end();
+        let verdict = received.iter().try_for_each(|text| receive_in_order(&mut end, text.as_bytes(), true));
+        verdict.err().map(|violation| violation.invariant)
+    }
+
+    #[test]
+    fn what_clients_see_is_judged_without_the_relay() {
+        assert_eq!(broken(&["KV4", "{2}", "{1}", "{5}"]), None, "senders are independent, and so are lanes");
+        assert_eq!(broken(&["{1}\n{2}\n{5}"]), None, "joined");
+        assert_eq!(broken(&["{1}", "{1}"]), Some("I1"), "twice");
+        assert_eq!(broken(&["{1"]), Some("I1"), "never sent");
+        assert_eq!(broken(&["{5}"]), Some("I2"), "a gap");
+        assert_eq!(broken(&["KV4", "KV3"]), Some("I1"), "voice goes back");
+    }
 }

@@ -10,15 +10,11 @@ use bytes::Bytes;
 use relay_proto::{Config, ConnId, Now, Role};
 
 use super::UNIX_ORIGIN;
-use super::call::{Ask, BEHIND_PROXY, BOUND_ROOM, Call, PEERS, TOKEN_TURN, room_ids};
+use super::call::{Ask, BEHIND_PROXY, BOUND_ROOM, Call, PEERS, TOKEN_TURN};
 use super::queue::{Item, Lane, Queue};
-
-/// Rule S3: how long a client may take to let its connection end; a member of a drained room has less.
-const CLOSING: Duration = Duration::from_secs(5);
-const DRAIN_FLUSH: Duration = Duration::from_millis(3500);
-const DRAIN_ECHO: Duration = Duration::from_secs(1);
-/// Rule D1: when everything is dropped, counted from the end of the window.
-const DRAIN_CUT: Duration = Duration::from_millis(4800);
+use super::state::{
+    CLOSING, Conn, DRAIN_CUT, DRAIN_ECHO, DRAIN_FLUSH, Drain, LiveRoom, Member, Outcome, Phase, leave_notice,
+};
 
 pub(crate) struct Model {
     pub(crate) config: Config,
@@ -30,78 +26,6 @@ pub(crate) struct Model {
     /// By address: how much of its two seconds of requests is left, and when that was true.
     rates: BTreeMap<IpAddr, (Duration, Duration)>,
     messages: u64,
-}
-
-pub(crate) struct LiveRoom {
-    pub(crate) key: usize,
-    pub(crate) active: Duration,
-}
-
-pub(crate) struct Drain {
-    pub(crate) started: Duration,
-    pub(crate) rooms: u32,
-    /// Rooms that were closed by it.
-    pub(crate) closed: u32,
-    /// Every room has had its turn.
-    pub(crate) closing: bool,
-}
-
-impl Drain {
-    /// Rule D1: whether the last room has had its turn.
-    pub(crate) fn all_had_their_turn(&self, window: Duration, now: Duration) -> bool {
-        let last = window * self.rooms.saturating_sub(1) / self.rooms.max(1);
-        self.started + last <= now
-    }
-
-    pub(crate) fn is_over(&self, window: Duration, now: Duration) -> bool {
-        self.started + window + DRAIN_CUT <= now
-    }
-}
-
-pub(crate) struct Conn {
-    /// The address for which it counts, once that is known.
-    pub(crate) counted: Option<IpAddr>,
-    pub(crate) ip: IpAddr,
-    pub(crate) phase: Phase,
-    pub(crate) queue: Queue,
-}
-
-impl Conn {
-    pub(crate) fn member(&self) -> Option<&Member> {
-        match &self.phase {
-            Phase::Member(member) => Some(member),
-            Phase::Head { .. } | Phase::Closing { .. } => None,
-        }
-    }
-}
-
-pub(crate) enum Phase {
-    Head { until: Option<Duration> },
-    Member(Member),
-    Closing { until: Duration, frame: Option<(Option<u16>, &'static str)>, drained: bool },
-}
-
-pub(crate) struct Member {
-    pub(crate) room: usize,
-    pub(crate) role: Role,
-    pub(crate) peer: String,
-    pub(crate) token_peer: &'static str,
-    introduced: bool,
-    pub(crate) heard: Duration,
-    /// A ping was written since then.
-    pub(crate) pinged: bool,
-    pub(crate) next_ping: Option<Duration>,
-    pub(crate) paused: bool,
-    /// Bytes that came from it, as far as was asked.
-    pub(crate) received: Option<u64>,
-}
-
-/// What a request should lead to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Page,
-    Joined,
-    Refused(&'static str),
 }
 
 impl Model {
@@ -122,8 +46,8 @@ impl Model {
         if self.drain.as_ref().is_some_and(|drain| drain.closing) {
             return Outcome::Refused("draining");
         }
-        if self.conns.len() >= self.config.max_connections || (!ip.is_loopback() && self.address_is_full(ip))
-        {
+        let full = self.conns.len() >= self.config.max_connections;
+        if full || (!ip.is_loopback() && self.address_is_full(ip)) {
             return Outcome::Refused("too_many_connections");
         }
         Outcome::Joined
@@ -137,7 +61,8 @@ impl Model {
     pub(crate) fn open(&mut self, conn: ConnId, ip: IpAddr) {
         let until = self.config.handshake_timeout.map(|timeout| self.now.monotonic + timeout);
         let counted = (!ip.is_loopback()).then_some(ip);
-        self.conns.insert(conn, Conn { counted, ip, phase: Phase::Head { until }, queue: Queue::default() });
+        let phase = Phase::Head { until };
+        self.conns.insert(conn, Conn { counted, ip, phase, queue: Queue::default(), paused: false });
     }
 
     /// The table of refusals, from the top down. None: not even an answer.
@@ -210,7 +135,6 @@ impl Model {
             heard: now,
             pinged: false,
             next_ping: self.config.ping_interval.map(|interval| now + interval),
-            paused: false,
             received: None,
         });
     }
@@ -318,12 +242,7 @@ impl Model {
         if others.iter().any(|other| self.member(*other).is_some_and(|other| other.peer == peer)) {
             return None;
         }
-        let from = serde_json::Value::from(peer);
-        let ts = self.now.unix.as_millis();
-        let notice = format!(
-            r#"{{"id":"","type":"session:leave","from":{from},"ts":{ts},"nonce":0,"payload":null,"sig":null}}"#
-        );
-        let notice = Bytes::from(notice);
+        let notice = leave_notice(peer, self.now.unix);
         self.distribute(room, &others, &notice);
         Some((others, notice))
     }
@@ -375,14 +294,8 @@ impl Model {
 
     /// Rule S4: every byte that waits, a message for many counted once.
     pub(crate) fn held(&self) -> usize {
-        let mut items: Vec<_> = self.conns.values().flat_map(|conn| conn.queue.items()).collect();
-        items.sort_unstable_by_key(|item| item.number);
-        items.dedup_by_key(|item| item.number);
-        items.iter().map(|item| item.cost()).sum()
-    }
-
-    /// How the ids of its rooms are told apart.
-    pub(crate) fn room_number(id: &str) -> Option<usize> {
-        room_ids().iter().position(|known| known == id)
+        let items = self.conns.values().flat_map(|conn| conn.queue.items());
+        let costs: BTreeMap<u64, usize> = items.map(|item| (item.number, item.cost())).collect();
+        costs.values().sum()
     }
 }

@@ -11,8 +11,9 @@ use relay_proto::{Action, Config, ConnId, Event, Fault, Initiator, Now, Refusal,
 use super::call::{Ask, Call};
 use super::client::Seen;
 use super::invariants::{self as must, Violation};
-use super::model::{Drain, Model, Outcome, Phase};
+use super::model::Model;
 use super::queue::Count;
+use super::state::{Drain, Outcome, Phase};
 use super::world::Aftermath;
 
 /// What came out of the relay, in order.

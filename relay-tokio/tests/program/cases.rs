@@ -201,6 +201,19 @@ fn c3_tls_files_that_cannot_be_used_end_it_with_1() {
 }
 
 #[test]
+fn c3_a_recording_that_cannot_be_written_ends_it_with_1() {
+    let dir = Dir::new("record");
+    let nowhere = dir.path("no directory/file");
+    // A device must not be renamed like the recording of the last run.
+    for path in [nowhere.as_str(), "/dev/null"] {
+        let vars = [("RELAY_ADDR", "127.0.0.1:0"), ("RELAY_RECORD", path)];
+        let (status, line) = failure(&program(&vars).output().unwrap());
+        assert_eq!(status, Some(1), "{line}");
+        assert!(line.contains(&format!("RELAY_RECORD={path:?} cannot be used: ")), "{line}");
+    }
+}
+
+#[test]
 fn c3_an_occupied_port_ends_it_with_1() {
     let occupant = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = occupant.local_addr().unwrap().to_string();

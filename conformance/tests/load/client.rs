@@ -28,6 +28,8 @@ pub(crate) struct Client {
     random: u64,
 }
 
+/// Where clients meet.
+const ROOMS: u64 = 6;
 /// How a client asks for something else than to be let in.
 const REFUSED: u64 = 12;
 /// How a member ends.
@@ -40,7 +42,7 @@ impl Client {
 
     /// Something that some client does.
     pub(crate) fn session(&mut self) {
-        let room = Room::new(format!("secret-room {}", self.below(6)));
+        let room = Room::new(format!("secret-room {}", self.below(ROOMS)));
         if self.below(3) == 0 {
             let what = self.below(REFUSED);
             return self.ask(what, &room);
@@ -85,6 +87,27 @@ impl Client {
         let _quiet = self.join_surely(&Room::new("secret-room of the quiet"));
         let _silent: Vec<_> = (0..60).map(|_| self.dial()).collect();
         pass(LONG);
+    }
+
+    /// Asks at every door until nobody is behind any.
+    pub(crate) fn finds_nobody(&mut self) {
+        for number in 0..ROOMS {
+            let room = Room::new(format!("secret-room {number}"));
+            let request = Request::upgrade(&room.guest_target("secret-peer")).encode();
+            let is_gone = (0..500).any(|_| {
+                let (mut stream, mut status) = (self.dial(), [0; 12]);
+                send(&mut stream, &request);
+                let gone = stream.read_exact(&mut status).is_ok() && status.ends_with(b"404");
+                // The visit must have ended before the next.
+                send(&mut stream, ClientFrame::close(1000, "").encode());
+                while stream.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {}
+                if !gone {
+                    pass(PAUSE);
+                }
+                gone
+            });
+            assert!(is_gone, "somebody is still in {}", room.id);
+        }
     }
 
     /// Some who stay until the relay ends.
