@@ -118,6 +118,12 @@ impl Relay {
     }
 
     pub(crate) fn exit_when_done(&mut self, sink: &mut impl Sink) {
+        if let Stage::Draining { started, .. } = self.drain.stage
+            && self.rooms.len() == 0
+        {
+            // Those whose turn was to come have ended by themselves, and no other opens.
+            self.begin_closing(started + self.config.drain + CUT, sink);
+        }
         if matches!(self.drain.stage, Stage::Closing { .. }) && self.connections.len() == 0 {
             self.drain.stage = Stage::Done;
             self.timers.set(Key::Drain, &mut self.drain.armed, None);
