@@ -40,9 +40,8 @@ impl World {
 }
 
 fn main() {
-    let relay = Relay::new(Config::default(), [7; 32]);
-    let mut world =
-        World { relay, now: Now { monotonic: Duration::ZERO, unix: Duration::from_secs(1 << 31) } };
+    let now = Now { monotonic: Duration::ZERO, unix: Duration::from_secs(1 << 31) };
+    let mut world = World { relay: Relay::new(Config::default(), [7; 32]), now };
     let key = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
     let token = |peer: &str, role| {
         let (room_id, peer_id) = ("room".into(), peer.into());
