@@ -231,6 +231,9 @@ impl Model {
         let others = self.members(room);
         if others.is_empty() {
             self.rooms.remove(&room);
+            if let Some(drain) = self.drain.as_mut().filter(|_| self.rooms.is_empty()) {
+                drain.closing = true;
+            }
             return None;
         }
         if whole_room {
