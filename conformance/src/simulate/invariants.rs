@@ -388,7 +388,8 @@ pub(crate) fn abort_only_what_is_over(
         Phase::Head { until } => {
             until.is_some_and(|until| until <= now)
                 || (subject == Some(conn) && due == Due::Abort)
-                || drain.is_some_and(|drain| drain.all_had_their_turn(model.config.drain, now))
+                || drain
+                    .is_some_and(|drain| drain.closing || drain.all_had_their_turn(model.config.drain, now))
         }
         Phase::Closing { until, .. } => *until <= now || cut,
         Phase::Member(_) => false,
