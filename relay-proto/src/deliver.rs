@@ -8,7 +8,7 @@ use crate::canary::{Canary, sings};
 use crate::connection::{Closing, Phase};
 use crate::depart::Departure;
 use crate::envelope::{Lane, announced_peer};
-use crate::event::{Action, Sink};
+use crate::event::{Action, Notice, Sink};
 use crate::frame::{Frame, Opcode};
 use crate::outbox::Ready;
 use crate::relay::Relay;
@@ -180,6 +180,7 @@ impl Relay {
                     self.ledger.stats.slow_consumers += 1;
                     *frame = Departure::SlowConsumer.close_frame();
                     connection.outbox.clear(DropReason::SlowConsumer, &mut self.ledger);
+                    sink.notice(Notice::LetGo { conn: self.id(slot) });
                     self.weigh(slot);
                     self.write_close(slot, sink);
                 }

@@ -255,6 +255,12 @@ pub enum Notice<'a> {
         /// Why.
         refusal: Refusal,
     },
+    /// What waited for a member that a drain closes is let go, because too much waits in all (rule S4): it
+    /// will be told so by 1013 in place of 1012.
+    LetGo {
+        /// The connection.
+        conn: ConnId,
+    },
     /// The state of stopping changed.
     Draining {
         /// Rooms that are still open.

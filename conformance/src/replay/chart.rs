@@ -100,6 +100,7 @@ pub(super) fn describe(notice: &Notice<'_>) -> String {
             format!("{peer:?} left, {by}, {code}")
         }
         Notice::Refused { refusal, .. } => format!("refused: {}", refusal.code()),
+        Notice::LetGo { conn } => format!("{conn} is let go while draining"),
         Notice::Draining { rooms } => format!("draining {rooms} rooms"),
         Notice::Misuse { what } => format!("misuse: {what}"),
     }

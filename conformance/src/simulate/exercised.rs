@@ -82,6 +82,7 @@ impl Exercised {
                     self.one("left", if *code == 1006 { "without a word" } else { "by a close frame" });
                 }
                 Output::Refused(refusal) => self.one("refused", refusal.code()),
+                Output::LetGo(_) => self.one("closed", "let go while draining"),
                 Output::Joined { .. } | Output::Draining(_) | Output::Misuse(_) => {}
             }
         }

@@ -337,13 +337,21 @@ pub(crate) fn close_for_a_reason(
     })
 }
 
+/// I16: of those that a drain closes, only who holds most loses what waits for it, and only for too much in all.
+pub(crate) fn let_go_of_the_heaviest_only(model: &Model, conn: ConnId) -> Verdict {
+    let entry = model.conns.get(&conn);
+    let drained = entry.is_some_and(|entry| matches!(entry.phase, Phase::Closing { drained: true, .. }));
+    hold(drained && entry.is_some_and(|entry| is_too_slow(model, entry)), "I16", || {
+        format!("{conn} was let go, which does not apply")
+    })
+}
+
 /// Rules S3 and S4.
 fn is_too_slow(model: &Model, entry: &Conn) -> bool {
     if entry.queue.held_data() > data_bound(model) {
         return true;
     }
-    let members = model.conns.values().filter(|entry| entry.member().is_some());
-    let most = members.map(|entry| entry.queue.held()).max().unwrap_or(0);
+    let most = model.conns.values().map(|entry| entry.queue.held()).max().unwrap_or(0);
     let (steps, held) = (most / WEIGHT_STEP_BYTES, entry.queue.held());
     let heaviest = if steps > 0 { held / WEIGHT_STEP_BYTES == steps } else { held == most };
     model.held() > model.config.max_queued_bytes && heaviest

@@ -213,6 +213,15 @@ impl Model {
         }
     }
 
+    /// What waits for a member that a drain closes is dropped (S4).
+    pub(crate) fn let_go(&mut self, conn: ConnId) {
+        let Some(entry) = self.conns.get_mut(&conn) else { return };
+        if let Phase::Closing { frame, .. } = &mut entry.phase {
+            *frame = Some((Some(1013), "slow consumer"));
+            entry.queue.clear();
+        }
+    }
+
     /// A member is no longer in its room. Rules R6 and R7: who is told of it, and by which words.
     pub(crate) fn leave(
         &mut self,

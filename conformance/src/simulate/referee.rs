@@ -23,6 +23,7 @@ pub(crate) enum Output {
     Joined { conn: ConnId, room: String, role: Role },
     Left { conn: ConnId, room: String, peer: String, initiator: Initiator, code: u16, reason: &'static str },
     Refused(Refusal),
+    LetGo(ConnId),
     Draining(usize),
     Misuse(&'static str),
 }
@@ -203,6 +204,11 @@ impl Referee {
                     let subject = self.subject.expect("somebody asked");
                     self.ends.entry(subject).or_default().status = Some(refusal.status());
                 }
+                Ok(())
+            }
+            Output::LetGo(conn) => {
+                must::let_go_of_the_heaviest_only(&self.model, *conn)?;
+                self.model.let_go(*conn);
                 Ok(())
             }
             Output::Draining(rooms) => must::drain_what_is_there(&self.model, *rooms),

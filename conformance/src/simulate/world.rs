@@ -311,6 +311,7 @@ impl Sink for Outcome {
                 Output::Left { conn, room: room.to_owned(), peer: peer.to_owned(), initiator, code, reason }
             }
             Notice::Refused { refusal, .. } => Output::Refused(refusal),
+            Notice::LetGo { conn } => Output::LetGo(conn),
             Notice::Draining { rooms } => Output::Draining(rooms),
             Notice::Misuse { what } => Output::Misuse(what),
         });

@@ -65,6 +65,9 @@ pub fn notices(addresses: bool) -> impl FnMut(Notice<'_>) {
                 tracing::info!(target: "relay", %conn, room, peer, by, code, reason, "left");
             }
             Notice::Refused { ip, refusal } => refusals.add(now, shown(ip), refusal),
+            Notice::LetGo { conn } => {
+                tracing::warn!(target: "relay", %conn, code = 1013, "let go while draining");
+            }
             Notice::Draining { rooms } => tracing::info!(target: "relay", rooms, "draining"),
             Notice::Misuse { what } => tracing::error!(target: "relay", what, "the adapter is wrong"),
         }
