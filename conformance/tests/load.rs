@@ -20,6 +20,7 @@ use serde_json::Value;
 
 const CROWD: u64 = 10;
 const SESSIONS: usize = 15;
+const MAX_RUNS: usize = 3;
 
 type Spawn = fn(Settings) -> Result<Running, StartError>;
 
@@ -86,7 +87,22 @@ fn what_relay_smol_did_under_load_is_decided_again() {
     record_and_replay("smol", relay_smol::spawn);
 }
 
+/// What a busy machine makes of a crowd differs from run to run: each run has to replay, and a few of them together
+/// to show everything.
 fn record_and_replay(adapter: &str, spawn: Spawn) {
+    let mut met = BTreeSet::new();
+    for _ in 0..MAX_RUNS {
+        met.extend(record_and_replay_once(adapter, spawn));
+        if MET.iter().all(|kind| met.contains(*kind)) {
+            return;
+        }
+    }
+    let missing: Vec<_> = MET.iter().filter(|kind| !met.contains(**kind)).collect();
+    panic!("never met: {missing:?} in {met:?}");
+}
+
+/// The kinds of action that were met.
+fn record_and_replay_once(adapter: &str, spawn: Spawn) -> BTreeSet<String> {
     let directory = Directory::new(adapter);
     let path = directory.0.join("recording");
     let path = path.to_str().expect("the target directory has a name in UTF-8");
@@ -103,13 +119,11 @@ fn record_and_replay(adapter: &str, spawn: Spawn) {
     assert!(!summary.cut && summary.violation.is_none(), "{summary:?}");
     assert!(summary.connections > 200 && summary.events > 3000, "{summary:?}");
     let text = String::from_utf8(recording).expect("JSON is UTF-8");
-    let met = kinds(&text);
-    let missing: Vec<_> = MET.iter().filter(|kind| !met.contains(**kind)).collect();
-    assert!(missing.is_empty(), "never met: {missing:?} in {met:?}");
     for secret in SECRETS {
         assert!(!text.contains(secret), "{secret:?} is in the recording");
     }
     the_program_says_so(path, &text);
+    kinds(&text)
 }
 
 /// All who come, at once.
