@@ -403,7 +403,7 @@ fn networks(text: &str) -> Option<Vec<IpNet>> {
     }
     let network = |entry: &str| {
         let entry = entry.trim();
-        entry.parse().ok().or_else(|| entry.parse::<IpAddr>().ok().map(IpNet::from))
+        entry.parse().ok().or_else(|| entry.parse::<IpAddr>().ok().map(|ip| IpNet::from(ip.to_canonical())))
     };
     text.split(',').map(network).collect()
 }

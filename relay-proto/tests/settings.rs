@@ -66,6 +66,8 @@ fn c2_zero_is_no_limit_and_seconds_may_be_decimals() {
     assert_eq!(relay("RELAY_COALESCE_MS", "0").coalesce, None);
     assert_eq!(relay("RELAY_TRUSTED_PROXIES", "none").trusted_proxies, []);
     assert_eq!(relay("RELAY_TRUSTED_PROXIES", "10.0.0.0/8, ::1").trusted_proxies.len(), 2);
+    let mapped = relay("RELAY_TRUSTED_PROXIES", "::ffff:192.0.2.1").trusted_proxies;
+    assert_eq!(mapped, ["192.0.2.1/32".parse().expect("a network")]);
     assert_eq!(relay("RELAY_MAX_MESSAGE_SIZE", "10000000").data_bound(), 40_000_296);
 }
 

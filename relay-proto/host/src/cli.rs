@@ -43,7 +43,10 @@ impl<S: Read + Write> Duplex for S {}
 
 /// Does what the arguments of this process say.
 pub fn main(adapter: &Adapter) -> ExitCode {
-    match run(adapter, Parser::from_env()) {
+    // Wherever it stands: whoever asks for help wants nothing else done.
+    let wants_help = env::args().skip(1).any(|arg| arg == "--help" || arg == "-h");
+    let outcome = if wants_help { print(&help(adapter)) } else { run(adapter, Parser::from_env()) };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("{}: {}", adapter.name, failure.line);
@@ -84,7 +87,6 @@ impl From<lexopt::Error> for Failure {
 fn run(adapter: &Adapter, mut args: Parser) -> Result<(), Failure> {
     let command = match args.next()? {
         None => return serve::serve(adapter),
-        Some(Arg::Long("help") | Arg::Short('h')) => return print(&help(adapter)),
         Some(Arg::Long("version") | Arg::Short('V')) => {
             return print(&format!("{} {}\n", adapter.name, adapter.version));
         }

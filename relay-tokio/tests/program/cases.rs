@@ -264,6 +264,8 @@ fn help_and_version_are_printed() {
     assert_eq!(print("--version"), format!("{} {}\n", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")));
     let help = print("--help");
     assert!(VARIABLES.iter().all(|variable| help.contains(variable.name)), "{help}");
+    let of_a_command = program(&[]).args(["token", "--help"]).output().unwrap();
+    assert_eq!(String::from_utf8(of_a_command.stdout).unwrap(), help);
 }
 
 #[test]
