@@ -53,6 +53,17 @@ pub fn generate(seed: u64, ops: usize) -> Run {
     generate::generate(seed, ops)
 }
 
+/// A run gets slower with its length, and what a fuzzer finds in a shorter one says more.
+const MAX_FUZZED_OPS: usize = 60;
+
+/// The run that bytes choose: the first eight the world and its limits, each four that follow one operation.
+pub fn from_bytes(data: &[u8]) -> Option<Run> {
+    let (world, ops) = data.split_first_chunk::<8>()?;
+    let op = |chunk: &[u8]| generate(chunk.iter().fold(0, |seed, byte| seed << 8 | u64::from(*byte)), 1).ops;
+    let ops = ops.chunks_exact(4).take(MAX_FUZZED_OPS).flat_map(op).collect();
+    Some(Run { ops, ..generate(u64::from_le_bytes(*world), 0) })
+}
+
 /// What a run was like.
 #[derive(Clone, Debug)]
 pub struct Played {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use conformance::simulate::{Exercised, Run, generate, play};
+use conformance::simulate::{Exercised, Run, from_bytes, generate, play};
 use relay_proto::Refusal;
 
 const OPS: usize = 100;
@@ -26,6 +26,18 @@ fn what_was_found_once_stays_fixed() {
     for script in scripts() {
         let run: Run = fs::read_to_string(&script).expect("it is text").parse().expect("it is a script");
         assert_eq!(play(&run).failure, None, "{}", script.display());
+    }
+}
+
+#[test]
+fn the_corpus_of_the_fuzzer_holds() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/script");
+    let files: Vec<_> = fs::read_dir(corpus).expect("there is a corpus").collect();
+    assert!(files.len() >= 5, "it is next to nothing");
+    for file in files {
+        let path = file.expect("it can be read").path();
+        let run = from_bytes(&fs::read(&path).expect("it can be read")).expect("it is long enough");
+        assert_eq!(play(&run).failure, None, "{}\n{run}", path.display());
     }
 }
 
