@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use relay_proto::http::Head;
 use relay_proto::token::{Claims, encode_key, sign};
-use relay_proto::{Action, Config, ConnId, Event, Now, Relay, Role};
+use relay_proto::{Action, Config, ConnId, Event, Now, Relay, Role, Wake};
 
 const UPGRADE: &str = "Host: sim\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -50,7 +50,10 @@ fn main() {
     let (token, guests) = (token("host", Role::Host), token("guest", Role::Guest));
     let host = world.join(&format!("room=room&token={token}&pubkey={}", encode_key(&key.verifying_key())));
     let guest = world.join(&format!("room=room&token={guests}"));
-    let actions = world.handle(Event::Message { conn: host, payload: "hello".into() });
+    // Receivers are written to when the turn is over: with one write, whatever else the turn has for them.
+    assert_eq!(world.handle(Event::Message { conn: host, payload: "hello".into() }), []);
+    assert_eq!(world.relay.next_deadline(), Some((now.monotonic, Wake::Flush)));
+    let actions = world.handle(Event::Tick);
     assert!(matches!(actions[..], [Action::Send { conn, .. }] if conn == guest), "{actions:?}");
     // Nobody says anything any more: from deadline to deadline, until the relay has given up on both.
     while let Some((at, wake)) = world.relay.next_deadline() {

@@ -45,19 +45,12 @@ impl Relay {
             self.touch_room(room);
             let oldest = if sings(Canary::OtherRoom) { self.rooms.names().next() } else { None };
             let room = oldest.map_or(room, |(index, _)| index);
-            self.distribute(room, Some(slot), lane, payload, sink);
+            self.distribute(room, Some(slot), lane, payload);
         }
     }
 
     /// To every member of a room but one.
-    pub(crate) fn distribute(
-        &mut self,
-        room: u32,
-        except: Option<u32>,
-        lane: Lane,
-        payload: Bytes,
-        sink: &mut impl Sink,
-    ) {
+    pub(crate) fn distribute(&mut self, room: u32, except: Option<u32>, lane: Lane, payload: Bytes) {
         let payload = self.ledger.admit(Frame::encode(Opcode::Binary, payload), lane);
         let mut receivers = 0;
         for position in 0..self.rooms[room].members.len() {
@@ -70,11 +63,30 @@ impl Relay {
             if !outbox.push(lane, payload, self.now.monotonic, &self.config, &mut self.ledger) {
                 self.too_slow.push(receiver);
             }
-            self.flush(receiver, sink);
+            self.schedule(receiver);
             self.weigh(receiver);
         }
         self.ledger.stats.fan_out.observe(Histogram::FAN_OUT, receivers);
         self.ledger.release(payload);
+    }
+
+    /// Sees to it that a receiver is written to: when this turn is over, so that all that the turn has for it
+    /// leaves in one write, or when its window ends (rule M7).
+    fn schedule(&mut self, slot: u32) {
+        let now = self.now.monotonic;
+        let connection = &mut self.connections[slot];
+        if connection.flush.is_some() {
+            return;
+        }
+        match connection.outbox.ready(now, self.config.coalesce) {
+            Ready::No => {}
+            Ready::Now => self.timers.this_turn(slot, &mut connection.flush, now),
+            Ready::At(at) => {
+                if !sings(Canary::EndlessWindow) {
+                    self.timers.set(Key::Flush(slot), &mut connection.flush, Some((at, Wake::Flush)));
+                }
+            }
+        }
     }
 
     /// Emits the next batch of a receiver, or sees to it that it will be when its window ends (rule M7).
@@ -83,11 +95,7 @@ impl Relay {
         let connection = &mut self.connections[slot];
         match connection.outbox.ready(now, self.config.coalesce) {
             Ready::No => {}
-            Ready::At(at) => {
-                if connection.flush.is_none() && !sings(Canary::EndlessWindow) {
-                    self.timers.set(Key::Flush(slot), &mut connection.flush, Some((at, Wake::Flush)));
-                }
-            }
+            Ready::At(_) => self.schedule(slot),
             Ready::Now => {
                 if connection.flush.is_some() {
                     self.timers.set(Key::Flush(slot), &mut connection.flush, None);

@@ -204,7 +204,7 @@ impl Relay {
             && !namesakes.any(|other| *other.peer() == peer && !sings(Canary::HastyLeave))
         {
             let notice = leave_notice(&peer, self.now.unix);
-            self.distribute(index, None, Lane::Data, notice, sink);
+            self.distribute(index, None, Lane::Data, notice);
         }
     }
 

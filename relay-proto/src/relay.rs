@@ -28,7 +28,9 @@ use crate::timers::{Key, Timers, Wake};
 /// # Contract
 ///
 /// 1. When [`handle`](Self::handle) returns, nothing is pending inside but timers: whoever has carried out
-///    the actions and sleeps until [`next_deadline`](Self::next_deadline) has forgotten nothing.
+///    the actions and sleeps until [`next_deadline`](Self::next_deadline) has forgotten nothing. A message makes
+///    that deadline now: its receivers are written to by the [`Event::Tick`] that ends the adapter's turn, each
+///    with one write for all that the turn brought it.
 /// 2. No input of a peer makes `handle` panic or fail. What an adapter does wrong is a
 ///    [`Notice::Misuse`] and otherwise without effect.
 /// 3. The same configuration, seed, events and times give the same actions, byte for byte, on every machine
@@ -208,9 +210,12 @@ impl Relay {
                     self.connection_due(slot, sink);
                 }
                 Key::Flush(slot) => {
-                    self.connections[slot].flush = None;
-                    self.flush(slot, sink);
-                    self.write_close(slot, sink);
+                    // Of a turn, it may have been written to or have ended since.
+                    let due = self.connections.get_mut(slot).and_then(|receiver| receiver.flush.take());
+                    if due.is_some() {
+                        self.flush(slot, sink);
+                        self.write_close(slot, sink);
+                    }
                 }
                 Key::Room(room) => {
                     self.rooms[room].armed = None;

@@ -1,6 +1,6 @@
 //! Deadlines, each with its reason, in one ordered set.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use core::time::Duration;
 
 /// Why the machine wants to be woken.
@@ -18,7 +18,7 @@ pub enum Wake {
     Resume,
     /// A room may have been idle for too long (rule R1).
     RoomIdle,
-    /// A coalescing window ends (rule M7).
+    /// Receivers are to be written to: a turn is over, or a coalescing window ends (rule M7).
     Flush,
     /// The next room of a drain, or its end (rule D1).
     Drain,
@@ -37,11 +37,13 @@ pub(crate) enum Key {
 #[derive(Debug)]
 pub(crate) struct Timers {
     queue: BTreeMap<(Duration, Key), Wake>,
+    /// Receivers that are due at once, since when: the end of the adapter's turn.
+    turn: VecDeque<(Duration, u32)>,
 }
 
 impl Timers {
     pub(crate) const fn new() -> Self {
-        Self { queue: BTreeMap::new() }
+        Self { queue: BTreeMap::new(), turn: VecDeque::new() }
     }
 
     /// Sets, moves or (`None`) removes the entry of a key. `armed` is where its owner remembers the time.
@@ -55,13 +57,24 @@ impl Timers {
         }
     }
 
-    /// The left-most leaf of a tree that is at most five levels deep for a million entries.
+    /// Flushes a receiver at the end of this turn, behind whatever else the turn still has for it. An entry of
+    /// the turn is never taken back: its owner sees when it is due whether it still wants it.
+    pub(crate) fn this_turn(&mut self, receiver: u32, armed: &mut Option<Duration>, now: Duration) {
+        self.turn.push_back((now, receiver));
+        *armed = Some(now);
+    }
+
+    /// What is due at once, or the left-most leaf of a tree that is at most five levels deep for a million entries.
     pub(crate) fn next(&self) -> Option<(Duration, Wake)> {
-        self.queue.first_key_value().map(|((at, _), wake)| (*at, *wake))
+        let turn = self.turn.front().map(|(since, _)| (*since, Wake::Flush));
+        turn.or_else(|| self.queue.first_key_value().map(|((at, _), wake)| (*at, *wake)))
     }
 
     /// Takes out the first entry that is due. Its owner has to set it again, or forget it.
     pub(crate) fn pop_due(&mut self, now: Duration) -> Option<Key> {
+        if let Some((_, receiver)) = self.turn.pop_front() {
+            return Some(Key::Flush(receiver));
+        }
         let entry = self.queue.first_entry().filter(|entry| entry.key().0 <= now)?;
         Some(entry.remove_entry().0.1)
     }

@@ -13,7 +13,7 @@ use relay_proto::config::{Settings, VARIABLES};
 use relay_proto::http::{Head, Response};
 use relay_proto::metrics::{Facts, METRICS, Process, answer, answer_fault, render};
 use relay_proto::token::{Claims, encode_key, sign};
-use relay_proto::{Action, Config, ConnId, Event, Fault, Now, Refusal, Relay, Role};
+use relay_proto::{Action, Config, ConnId, Event, Fault, Now, Refusal, Relay, Role, Wake};
 
 const ROOM: &str = "secret-room";
 const HOST: &str = "peer-harriet";
@@ -49,6 +49,11 @@ impl World {
         let now = self.now();
         self.relay.handle(now, event, &mut self.actions);
         self.check_accounts();
+        // The end of the turn: what a message left for its receivers is due.
+        if self.relay.next_deadline().is_some_and(|(at, wake)| wake == Wake::Flush && at <= now.monotonic) {
+            self.relay.handle(now, Event::Tick, &mut self.actions);
+            self.check_accounts();
+        }
     }
 
     fn pass(&mut self, time: Duration) {

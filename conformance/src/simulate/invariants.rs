@@ -198,11 +198,22 @@ pub(crate) fn send_what_waits(model: &mut Model, conn: ConnId, batch: &[u8]) -> 
     entry.queue.take(batch, now, batching).map_err(|what| Violation::new("I10", format!("to {conn}: {what}")))
 }
 
-/// I11: what can leave does: to an idle receiver at once, to others when their window ends (M7); and a close
-/// frame once nothing is in front of it.
-pub(crate) fn let_nobody_wait_for_nothing(model: &mut Model, touched: &[ConnId]) -> Verdict {
+/// I11: what can leave does: to an idle receiver when the turn ends, to others when their window ends (M7); and a
+/// close frame once nothing is in front of it. `served` are those whose queue was to be looked at, `audience` those
+/// for whom something came: if it can leave, the relay wants a tick at once.
+pub(crate) fn let_nobody_wait_for_nothing(
+    model: &mut Model,
+    served: &[ConnId],
+    audience: &[ConnId],
+    next: Option<Duration>,
+) -> Verdict {
     let (now, max_age, coalesce) = (model.now.monotonic, model.config.voice_max_age, model.config.coalesce);
-    for conn in touched {
+    let can_leave = |entry: &Conn| entry.queue.window(coalesce).is_some_and(|at| at <= now);
+    let waiting = audience.iter().find(|conn| model.conns.get(conn).is_some_and(can_leave));
+    hold(waiting.is_none() || next.is_some_and(|at| at <= now), "I11", || {
+        format!("something could leave for {waiting:?}, and no tick is due")
+    })?;
+    for conn in served {
         let Some(entry) = model.conns.get_mut(conn) else { continue };
         if entry.queue.window(coalesce).is_some_and(|at| at <= now) {
             entry.queue.drop_stale(now, max_age);
@@ -420,7 +431,7 @@ pub(crate) fn know_when_to_wake(model: &Model, ticked: bool, next: Option<(Durat
             format!("{next:?} is overdue")
         });
     };
-    hold(next.is_some_and(|(at, _)| at <= first), "I20", || {
+    hold(next.is_some_and(|(at, _)| at <= first.max(now)), "I20", || {
         format!("{what} is due at {first:?}, and the relay sleeps until {next:?}")
     })?;
     let overdue = ticked && (first <= now || next.is_some_and(|(at, _)| at <= now));

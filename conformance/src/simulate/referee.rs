@@ -328,11 +328,12 @@ impl Referee {
         let subject = self.subject.filter(|conn| {
             event == Aftermath::Sent || (event == Aftermath::Pinged && self.model.member(*conn).is_some())
         });
-        let touched: Vec<ConnId> = match event {
+        let served: Vec<ConnId> = match event {
             Aftermath::Tick => self.model.conns.keys().copied().collect(),
-            _ => self.audience.iter().copied().chain(subject).collect(),
+            _ => subject.into_iter().collect(),
         };
-        must::let_nobody_wait_for_nothing(&mut self.model, &touched)?;
+        let next_at = next.map(|(at, _)| at);
+        must::let_nobody_wait_for_nothing(&mut self.model, &served, &self.audience, next_at)?;
         let held = self.model.held();
         must::stay_within_bounds(&self.model, held)?;
         must::keep_accounts(&self.model, &self.settled, held, stats)?;

@@ -83,7 +83,19 @@ impl World {
 
     pub(crate) fn handle(&mut self, event: Event<'_>) -> Vec<Action> {
         self.relay.handle(self.now, event, &mut self.seen);
+        self.end_turn();
         self.actions()
+    }
+
+    /// An adapter whose turn is over looks at the deadlines: what a message left for its receivers is due.
+    fn end_turn(&mut self) {
+        if self
+            .relay
+            .next_deadline()
+            .is_some_and(|(at, wake)| wake == Wake::Flush && at <= self.now.monotonic)
+        {
+            self.relay.handle(self.now, Event::Tick, &mut self.seen);
+        }
     }
 
     /// Lets time pass to the next deadline and fires it.
