@@ -45,9 +45,9 @@ struct Shared {
     board: RefCell<Board>,
 }
 
-/// How many messages of one connection are taken before others get their turn. A runtime polls a task for as
-/// long as it finds something to read, and a fast sender always leaves something.
-const MESSAGES_PER_TURN: u8 = 32;
+/// How often one connection is read before others get their turn. A runtime polls a task for as long as it finds
+/// something to read, and a fast sender always leaves something.
+const READS_PER_TURN: u8 = 2;
 
 /// Something to write, and what is to happen then.
 #[derive(Debug, PartialEq, Eq)]
@@ -295,7 +295,7 @@ impl Connection {
         .await;
     }
 
-    /// Waits before a message is read: while the sender is over its receive limit, and now and then for a
+    /// Waits before more is read: while the sender is over its receive limit, and now and then for a
     /// moment, so that one that never stops starves nobody.
     pub async fn readable(&self) {
         poll_fn(|cx| {
@@ -304,7 +304,7 @@ impl Connection {
                     remember(&mut desk.reader, cx);
                     return Poll::Pending;
                 }
-                desk.turn = (desk.turn + 1) % MESSAGES_PER_TURN;
+                desk.turn = (desk.turn + 1) % READS_PER_TURN;
                 if desk.turn == 0 {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -385,7 +385,7 @@ struct Desk {
     upgraded: bool,
     probed: bool,
     paused: bool,
-    /// Messages read in this turn.
+    /// Reads in this turn.
     turn: u8,
     writer: Option<Waker>,
     reader: Option<Waker>,

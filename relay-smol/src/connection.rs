@@ -1,8 +1,5 @@
 //! The way of a connection: TLS if there is any, a request head, and then bytes in and bytes out, each at its
 //! own pace.
-//!
-//! tungstenite only decodes. What it would write by itself goes nowhere: the machine answers pings and close
-//! frames in its own order, and nothing can cut into a frame that is half written.
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -10,11 +7,10 @@ use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Poll, ready};
 
-use async_tungstenite::{WebSocketStream, tungstenite};
 use bytes::Buf;
-use futures_util::StreamExt;
+use relay_host::decode::{Decoding, Next, Unfinished};
 use relay_host::net::{READ_BUFFER_BYTES, SLICES_PER_WRITE};
 use relay_proto::config::Config;
 use relay_proto::frame::Batch;
@@ -24,11 +20,6 @@ use relay_proto::{Fault, Hub};
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use smol::net::TcpStream;
 use smol::{LocalExecutor, Task};
-use tungstenite::error::ProtocolError;
-use tungstenite::protocol::frame::CloseFrame;
-use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::{Role, WebSocketConfig};
-use tungstenite::{Error, Message};
 
 use crate::shared::Shared;
 use crate::tls::Tls;
@@ -39,7 +30,7 @@ pub(crate) struct Service {
     executor: Weak<LocalExecutor<'static>>,
     hub: Hub,
     tls: Option<Tls>,
-    decoder: WebSocketConfig,
+    decoding: Rc<Decoding>,
 }
 
 impl Service {
@@ -49,15 +40,8 @@ impl Service {
         tls: Option<Tls>,
         config: &Config,
     ) -> Self {
-        let limit = Some(config.max_message_size);
-        let decoder = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            // A header that declares more is refused before anything is reserved for it.
-            .max_frame_size(limit)
-            .max_message_size(limit)
-            // Nothing waits here: see `Inbound`.
-            .write_buffer_size(0);
-        Self { executor: Rc::downgrade(executor), hub, tls, decoder }
+        let decoding = Rc::new(Decoding::new(config));
+        Self { executor: Rc::downgrade(executor), hub, tls, decoding }
     }
 
     /// Runs a task until it is done or its handle is dropped. None is started any more at the very end.
@@ -97,7 +81,7 @@ impl Service {
                 None
             }
         };
-        let _reading = self.spawn(read(conn.clone(), stream.clone(), ahead, self.decoder));
+        let _reading = self.spawn(read(conn.clone(), stream.clone(), ahead, self.decoding.clone()));
         let Err(error) = write(conn, stream).await;
         tracing::debug!(target: "relay", %error, "nothing can be written any more");
         conn.write_failed();
@@ -124,12 +108,12 @@ pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
 }
 
 /// The reading task: frames, as long as there are any to come, then whatever else there is until the end.
-async fn read<S>(conn: Rc<Connection>, stream: Shared<S>, ahead: Option<Vec<u8>>, decoder: WebSocketConfig)
+async fn read<S>(conn: Rc<Connection>, stream: Shared<S>, ahead: Option<Vec<u8>>, decoding: Rc<Decoding>)
 where
     S: AsyncRead + Unpin,
 {
     let rest = match ahead {
-        Some(bytes) => read_frames(&conn, stream, bytes, decoder).await,
+        Some(bytes) => read_frames(&conn, stream, bytes, &decoding).await,
         None => Some(stream),
     };
     if let Some(stream) = rest {
@@ -143,60 +127,30 @@ where
 /// Hands messages to the machine. Returns the stream if more may come that is not to be understood.
 async fn read_frames<S>(
     conn: &Connection,
-    stream: Shared<S>,
+    mut stream: Shared<S>,
     ahead: Vec<u8>,
-    decoder: WebSocketConfig,
+    decoding: &Decoding,
 ) -> Option<Shared<S>>
 where
     S: AsyncRead + Unpin,
 {
-    let inbound = Inbound(stream);
-    let mut frames = WebSocketStream::from_partially_read(inbound, ahead, Role::Server, Some(decoder)).await;
-    loop {
+    let mut unfinished = Unfinished::default();
+    let mut next = decoding.decode(&mut unfinished, &ahead, conn);
+    drop(ahead);
+    while next == Next::More {
         conn.readable().await;
-        match frames.next().await {
-            Some(Ok(Message::Text(text))) => conn.message(text.into()),
-            Some(Ok(Message::Binary(payload))) => conn.message(payload),
-            Some(Ok(Message::Ping(payload))) => conn.ping(payload),
-            Some(Ok(Message::Pong(_))) => conn.pong(),
-            Some(Ok(Message::Close(frame))) => {
-                close(conn, frame);
-                break;
-            }
-            Some(Ok(Message::Frame(_))) => unreachable!("tungstenite reads no raw frames"),
-            Some(Err(error)) => {
-                conn.fault(fault(&error)?);
-                break;
-            }
-            None => return None,
-        }
+        let read = poll_fn(|cx| {
+            decoding.with_chunk(|chunk| {
+                let len = ready!(Pin::new(&mut stream).poll_read(cx, chunk))?;
+                let bytes = &chunk[..len];
+                Poll::Ready(Ok((!bytes.is_empty()).then(|| decoding.decode(&mut unfinished, bytes, conn))))
+            })
+        });
+        let read: io::Result<Option<Next>> = read.await;
+        // At the end, or after a failure, nobody is there any more.
+        next = read.ok()??;
     }
-    // After an error tungstenite must not be asked again.
-    Some(frames.into_inner().0)
-}
-
-/// tungstenite turns a code that must not be on the wire (RFC 6455 section 7.4) into 1002 with a text of its
-/// own. A peer that really sent these two gets the same answer.
-fn close(conn: &Connection, frame: Option<CloseFrame>) {
-    match frame {
-        Some(frame) if frame.code == CloseCode::Protocol && frame.reason.as_str() == "Protocol violation" => {
-            conn.fault(Fault::Protocol);
-        }
-        Some(frame) => conn.peer_close(Some(frame.code.into())),
-        None => conn.peer_close(None),
-    }
-}
-
-/// What the peer did wrong; nothing, if it is just gone.
-fn fault(error: &Error) -> Option<Fault> {
-    match error {
-        Error::Capacity(_) => Some(Fault::TooBig),
-        Error::Utf8(_) => Some(Fault::InvalidUtf8),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(_) => Some(Fault::Protocol),
-        // Of the stream, or of what only clients and writers meet.
-        _ => None,
-    }
+    Some(stream)
 }
 
 /// Reads until there is an end to it.
@@ -237,27 +191,4 @@ async fn write_all_buf(stream: &mut (impl AsyncWrite + Unpin), batch: &mut Batch
         }
     }
     Ok(())
-}
-
-/// What tungstenite reads from. Its pongs and close frames go nowhere: see the top of this file.
-struct Inbound<S>(Shared<S>);
-
-impl<S: AsyncRead + Unpin> AsyncRead for Inbound<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_read(cx, into)
-    }
-}
-
-impl<S: Unpin> AsyncWrite for Inbound<S> {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(from.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }

@@ -1,18 +1,15 @@
 //! The way of a connection: TLS if there is any, a request head, and then bytes in and bytes out, each at its
 //! own pace.
-//!
-//! tungstenite only decodes. What it would write by itself goes nowhere: the machine answers pings and close
-//! frames in its own order, and nothing can cut into a frame that is half written.
 
 use std::convert::Infallible;
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Poll, ready};
 
-use futures_util::StreamExt;
+use relay_host::decode::{Decoding, Next, Unfinished};
 use relay_host::net::READ_BUFFER_BYTES;
 use relay_proto::config::Config;
 use relay_proto::http::Head;
@@ -21,12 +18,6 @@ use relay_proto::{Fault, Hub};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, spawn_local};
-use tokio_tungstenite::{WebSocketStream, tungstenite};
-use tungstenite::error::ProtocolError;
-use tungstenite::protocol::frame::CloseFrame;
-use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::{Role, WebSocketConfig};
-use tungstenite::{Error, Message};
 
 use crate::shared::Shared;
 use crate::tls::Tls;
@@ -35,20 +26,12 @@ use crate::tls::Tls;
 pub(crate) struct Service {
     hub: Hub,
     tls: Option<Tls>,
-    decoder: WebSocketConfig,
+    decoding: Rc<Decoding>,
 }
 
 impl Service {
     pub(crate) fn new(hub: Hub, tls: Option<Tls>, config: &Config) -> Self {
-        let limit = Some(config.max_message_size);
-        let decoder = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            // A header that declares more is refused before anything is reserved for it.
-            .max_frame_size(limit)
-            .max_message_size(limit)
-            // Nothing waits here: see `Inbound`.
-            .write_buffer_size(0);
-        Self { hub, tls, decoder }
+        Self { hub, tls, decoding: Rc::new(Decoding::new(config)) }
     }
 
     /// Serves one socket from accept to close.
@@ -83,7 +66,7 @@ impl Service {
                 None
             }
         };
-        let reading = spawn_local(read(conn.clone(), stream.clone(), ahead, self.decoder));
+        let reading = spawn_local(read(conn.clone(), stream.clone(), ahead, self.decoding.clone()));
         let _reading = Guard(reading.abort_handle());
         let Err(error) = write(conn, stream).await;
         tracing::debug!(target: "relay", %error, "nothing can be written any more");
@@ -120,12 +103,12 @@ pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
 }
 
 /// The reading task: frames, as long as there are any to come, then whatever else there is until the end.
-async fn read<S>(conn: Rc<Connection>, stream: Shared<S>, ahead: Option<Vec<u8>>, decoder: WebSocketConfig)
+async fn read<S>(conn: Rc<Connection>, stream: Shared<S>, ahead: Option<Vec<u8>>, decoding: Rc<Decoding>)
 where
     S: AsyncRead + Unpin,
 {
     let rest = match ahead {
-        Some(bytes) => read_frames(&conn, stream, bytes, decoder).await,
+        Some(bytes) => read_frames(&conn, stream, bytes, &decoding).await,
         None => Some(stream),
     };
     if let Some(stream) = rest {
@@ -139,60 +122,31 @@ where
 /// Hands messages to the machine. Returns the stream if more may come that is not to be understood.
 async fn read_frames<S>(
     conn: &Connection,
-    stream: Shared<S>,
+    mut stream: Shared<S>,
     ahead: Vec<u8>,
-    decoder: WebSocketConfig,
+    decoding: &Decoding,
 ) -> Option<Shared<S>>
 where
     S: AsyncRead + Unpin,
 {
-    let inbound = Inbound(stream);
-    let mut frames = WebSocketStream::from_partially_read(inbound, ahead, Role::Server, Some(decoder)).await;
-    loop {
+    let mut unfinished = Unfinished::default();
+    let mut next = decoding.decode(&mut unfinished, &ahead, conn);
+    drop(ahead);
+    while next == Next::More {
         conn.readable().await;
-        match frames.next().await {
-            Some(Ok(Message::Text(text))) => conn.message(text.into()),
-            Some(Ok(Message::Binary(payload))) => conn.message(payload),
-            Some(Ok(Message::Ping(payload))) => conn.ping(payload),
-            Some(Ok(Message::Pong(_))) => conn.pong(),
-            Some(Ok(Message::Close(frame))) => {
-                close(conn, frame);
-                break;
-            }
-            Some(Ok(Message::Frame(_))) => unreachable!("tungstenite reads no raw frames"),
-            Some(Err(error)) => {
-                conn.fault(fault(&error)?);
-                break;
-            }
-            None => return None,
-        }
+        let read = poll_fn(|cx| {
+            decoding.with_chunk(|chunk| {
+                let mut buffer = ReadBuf::new(chunk);
+                ready!(Pin::new(&mut stream).poll_read(cx, &mut buffer))?;
+                let bytes = buffer.filled();
+                Poll::Ready(Ok((!bytes.is_empty()).then(|| decoding.decode(&mut unfinished, bytes, conn))))
+            })
+        });
+        let read: io::Result<Option<Next>> = read.await;
+        // At the end, or after a failure, nobody is there any more.
+        next = read.ok()??;
     }
-    // After an error tungstenite must not be asked again.
-    Some(frames.into_inner().0)
-}
-
-/// tungstenite turns a code that must not be on the wire (RFC 6455 section 7.4) into 1002 with a text of its
-/// own. A peer that really sent these two gets the same answer.
-fn close(conn: &Connection, frame: Option<CloseFrame>) {
-    match frame {
-        Some(frame) if frame.code == CloseCode::Protocol && frame.reason.as_str() == "Protocol violation" => {
-            conn.fault(Fault::Protocol);
-        }
-        Some(frame) => conn.peer_close(Some(frame.code.into())),
-        None => conn.peer_close(None),
-    }
-}
-
-/// What the peer did wrong; nothing, if it is just gone.
-fn fault(error: &Error) -> Option<Fault> {
-    match error {
-        Error::Capacity(_) => Some(Fault::TooBig),
-        Error::Utf8(_) => Some(Fault::InvalidUtf8),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => None,
-        Error::Protocol(_) => Some(Fault::Protocol),
-        // Of the stream, or of what only clients and writers meet.
-        _ => None,
-    }
+    Some(stream)
 }
 
 /// Reads until there is an end to it.
@@ -216,32 +170,5 @@ async fn write(conn: &Connection, mut stream: impl AsyncWrite + Unpin) -> io::Re
             // The reading task sees the end, or the machine does not wait for it.
             return pending().await;
         }
-    }
-}
-
-/// What tungstenite reads from. Its pongs and close frames go nowhere: see the top of this file.
-struct Inbound<S>(Shared<S>);
-
-impl<S: AsyncRead + Unpin> AsyncRead for Inbound<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, into)
-    }
-}
-
-impl<S: Unpin> AsyncWrite for Inbound<S> {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(from.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

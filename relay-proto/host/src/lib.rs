@@ -4,6 +4,7 @@
 
 mod certificate;
 pub mod cli;
+pub mod decode;
 pub mod log;
 mod memory;
 mod metrics;

@@ -23,8 +23,8 @@ const BACKLOG: i32 = 4096;
 /// The pause after an accept failed for want of descriptors or memory: time for others to give some back.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What is read from a socket at a time. It stays with each connection, idle or not, so it is small.
-pub const READ_BUFFER_BYTES: usize = 4096;
+/// What is read at a time of a request head, and of what is only discarded.
+pub const READ_BUFFER_BYTES: usize = 1024;
 
 /// How many chunks go into one vectored write; as many as tokio gives it.
 pub const SLICES_PER_WRITE: usize = 64;
