@@ -295,6 +295,11 @@ impl Connection {
         .await;
     }
 
+    /// Whether the sender is over its receive limit.
+    pub fn is_paused(&self) -> bool {
+        self.desk(|desk| desk.paused).unwrap_or(false)
+    }
+
     /// Waits before more is read: while the sender is over its receive limit, and now and then for a
     /// moment, so that one that never stops starves nobody.
     pub async fn readable(&self) {

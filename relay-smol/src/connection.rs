@@ -137,8 +137,12 @@ where
     let mut unfinished = Unfinished::default();
     let mut next = decoding.decode(&mut unfinished, &ahead, conn);
     drop(ahead);
-    while next == Next::More {
+    while next != Next::Discard {
         conn.readable().await;
+        if unfinished.has_more() {
+            next = decoding.decode(&mut unfinished, &[], conn);
+            continue;
+        }
         let read = poll_fn(|cx| {
             decoding.with_chunk(|chunk| {
                 let len = ready!(Pin::new(&mut stream).poll_read(cx, chunk))?;

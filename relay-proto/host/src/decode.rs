@@ -9,6 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Cursor, Read, Write};
+use std::mem;
 
 use relay_proto::Fault;
 use relay_proto::config::Config;
@@ -39,11 +40,20 @@ pub struct Decoding {
 #[derive(Default)]
 pub struct Unfinished(Option<Box<Decoder>>);
 
+impl Unfinished {
+    /// Whether there is something to decode before more is read.
+    pub fn has_more(&self) -> bool {
+        self.0.as_ref().is_some_and(|decoder| decoder.complete > 0)
+    }
+}
+
 /// Whether there is more to understand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Messages may follow.
     More,
+    /// The sender is over its receive limit: not now.
+    Later,
     /// A close frame or a fault was read. What still comes is to be discarded.
     Discard,
 }
@@ -83,35 +93,49 @@ impl Decoding {
             .take()
             .or_else(|| self.spare.take())
             .unwrap_or_else(|| Box::new(Decoder::new(self.config)));
-        if decoder.feed(bytes, take) == Next::Discard {
+        let next = decoder.feed(bytes, take);
+        if next == Next::Discard {
             // After a close frame or an error tungstenite must not be asked again.
-            return Next::Discard;
+            return next;
         }
-        if decoder.position.is_between_messages() {
+        if next == Next::More && decoder.position.is_between_messages() {
             // One whose buffer a large message has grown is given back.
             self.spare.set(Some(decoder).filter(|decoder| decoder.position.largest <= CHUNK_BYTES as u64));
         } else {
             unfinished.0 = Some(decoder);
         }
-        Next::More
+        next
     }
 }
 
 struct Decoder {
     context: WebSocketContext,
     position: Position,
+    /// Messages that are there as a whole and were not wanted yet.
+    complete: usize,
+    /// What of them the context has not seen.
+    rest: Vec<u8>,
 }
 
 impl Decoder {
     fn new(config: WebSocketConfig) -> Self {
-        Self { context: WebSocketContext::new(Role::Server, Some(config)), position: Position::default() }
+        let context = WebSocketContext::new(Role::Server, Some(config));
+        Self { context, position: Position::default(), complete: 0, rest: Vec::new() }
     }
 
     fn feed(&mut self, bytes: &[u8], take: &mut impl FnMut(Result<Message, Error>) -> Next) -> Next {
-        let mut source = Source(bytes);
-        for _ in 0..self.position.advance(bytes) {
-            if take(self.context.read(&mut source)) == Next::Discard {
-                return Next::Discard;
+        debug_assert!(bytes.is_empty() || self.complete == 0, "what is there comes first");
+        let rest = mem::take(&mut self.rest);
+        let mut source = Source(if self.complete == 0 { bytes } else { &rest });
+        self.complete += self.position.advance(bytes);
+        while self.complete > 0 {
+            self.complete -= 1;
+            let next = take(self.context.read(&mut source));
+            if next == Next::Later {
+                self.rest = source.0.to_vec();
+            }
+            if next != Next::More {
+                return next;
             }
         }
         if self.position.is_between_messages() {
@@ -212,7 +236,7 @@ fn tell(conn: &Connection, message: Result<Message, Error>) -> Next {
             return Next::Discard;
         }
     }
-    Next::More
+    if conn.is_paused() { Next::Later } else { Next::More }
 }
 
 /// tungstenite turns a code that must not be on the wire (RFC 6455 section 7.4) into 1002 with a text of its
@@ -238,6 +262,8 @@ fn fault(error: &Error) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     /// A frame as a client sends it.
@@ -318,6 +344,28 @@ mod tests {
                 assert_eq!(in_pieces(&bytes, size).0, expected, "in pieces of {size}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_wanted_yet_is_not_lost() {
+        let bytes: Vec<u8> =
+            [frame(0x82, b"one"), frame(0x82, b"two"), frame(0x82, b"three"), frame(0x82, b"four")].concat();
+        let (decoding, mut unfinished) = (decoding(), Unfinished::default());
+        let mut seen = Vec::new();
+        let cut = bytes.len() - 3;
+        let mut feed = |unfinished: &mut Unfinished, bytes: &[u8]| {
+            decoding.decode_into(unfinished, bytes, &mut |message| {
+                seen.push(message.unwrap().into_data());
+                Next::Later
+            })
+        };
+        assert_eq!(feed(&mut unfinished, &bytes[..cut]), Next::Later);
+        assert_eq!(feed(&mut unfinished, &[]), Next::Later);
+        assert!(unfinished.has_more());
+        assert_eq!(feed(&mut unfinished, &[]), Next::Later);
+        assert!(!unfinished.has_more());
+        assert_eq!(feed(&mut unfinished, &bytes[cut..]), Next::Later);
+        assert_eq!(seen, ["one", "two", "three", "four"].map(|text| Bytes::from(text)));
     }
 
     #[test]
