@@ -80,6 +80,7 @@ mod rng;
 pub mod room;
 mod slab;
 pub mod stats;
+mod status;
 mod time;
 mod timers;
 pub mod token;
