@@ -57,6 +57,8 @@ pub mod canary;
 mod canary;
 pub mod config;
 mod connection;
+#[cfg(feature = "std")]
+mod dashboard;
 mod deliver;
 mod depart;
 mod drain;
