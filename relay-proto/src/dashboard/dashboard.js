@@ -12,7 +12,7 @@ export function parse(text) {
   for (const line of text.split("\n")) {
     const end = line.lastIndexOf(" ");
     if (line.startsWith("#") || end < 0) continue;
-    values.set(line.slice(0, end), Number(line.slice(end + 1).replace("Inf", "Infinity")));
+    values.set(line.slice(0, end), Number(line.slice(end + 1).replace(/inf$/i, "Infinity")));
   }
   return values;
 }
