@@ -13,6 +13,7 @@ use crate::http::{Content, Form, HTML, HeadOnly, JSON, Request, Response, Route}
 use crate::refusal::Refusal;
 use crate::relay::Relay;
 use crate::room::{PeerId, RoomId};
+use crate::status;
 use crate::timers::{Key, Wake};
 use crate::token;
 
@@ -20,8 +21,6 @@ use crate::token;
 const GUEST_RETRY: Duration = Duration::from_secs(2);
 /// Rule H8: when a place may have become free.
 const FULL_RETRY: Duration = Duration::from_secs(10);
-
-const STATUS_PAGE: &str = include_str!("status.html");
 
 /// Where a caller that has passed every check will be.
 struct Place {
@@ -183,12 +182,18 @@ impl Relay {
     }
 
     fn page(&self, route: Route, head_only: HeadOnly) -> Response {
-        let plain = |media_type, body| Content { media_type, fields: "", body };
         if route == Route::Status {
-            return Response::new(200, head_only, &plain(HTML, STATUS_PAGE));
+            let state = if self.drain.opens_rooms() { status::SERVING } else { status::DRAINING };
+            let body = &status::page(&self.config, &state);
+            return Response::new(
+                200,
+                head_only,
+                &Content { media_type: HTML, fields: status::POLICY, body },
+            );
         }
         if self.drain.opens_rooms() {
-            return Response::new(200, head_only, &plain(JSON, r#"{"status":"ok"}"#));
+            let body = r#"{"status":"ok"}"#;
+            return Response::new(200, head_only, &Content { media_type: JSON, fields: "", body });
         }
         let retry = alloc::format!("Retry-After: {}\r\n", whole_seconds(self.drain_retry()));
         let body = r#"{"status":"draining"}"#;

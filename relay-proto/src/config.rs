@@ -56,6 +56,9 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// The time over which a drain spreads the end of rooms (rule D1).
     pub drain: Duration,
+    /// Whether clients come over TLS; nothing depends on it but what the status page says (rule H1).
+    #[cfg_attr(feature = "std", serde(default))]
+    pub tls: bool,
 }
 
 impl Config {
@@ -130,6 +133,7 @@ impl Settings {
             }
         }
         settings.judge()?;
+        settings.relay.tls = settings.tls_cert.is_some();
         Ok(settings)
     }
 
@@ -187,6 +191,7 @@ impl Default for Settings {
                 max_messages_per_second: None,
                 trusted_proxies: Vec::new(),
                 drain: Duration::ZERO,
+                tls: false,
             },
         };
         // The table is where defaults are written; a test reads every one of them.

@@ -16,7 +16,7 @@ use core::cell::RefCell;
 use core::fmt;
 use core::future::{Future, poll_fn};
 use core::net::IpAddr;
-use core::pin::pin;
+use core::pin::{Pin, pin};
 use core::task::{Context, Poll, Waker};
 use std::boxed::Box;
 use std::rc::Rc;
@@ -326,9 +326,9 @@ impl Connection {
     pub async fn until_end<T>(
         &self,
         progress: impl Fn() -> Progress,
-        work: impl Future<Output = T>,
+        // Pinned by the caller: an argument would be in this future twice.
+        mut work: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
-        let mut work = pin!(work);
         poll_fn(|cx| {
             let Some(probed) = self.desk(|desk| {
                 remember(&mut desk.writer, cx);

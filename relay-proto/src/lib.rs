@@ -57,6 +57,8 @@ pub mod canary;
 mod canary;
 pub mod config;
 mod connection;
+#[cfg(feature = "std")]
+mod dashboard;
 mod deliver;
 mod depart;
 mod drain;
@@ -80,6 +82,7 @@ mod rng;
 pub mod room;
 mod slab;
 pub mod stats;
+mod status;
 mod time;
 mod timers;
 pub mod token;

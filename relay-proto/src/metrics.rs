@@ -4,7 +4,8 @@
 //! ```text
 //! Stats ──┐                              ┌─ GET, HEAD /metrics: 200
 //! Facts ──┴─► render ─► text ─► answer ──┤
-//!              one row of METRICS each   └─ anything else: 404, 405, 400
+//!              one row of METRICS each   ├─ /: a dashboard drawn from it
+//!                                        └─ anything else: 404, 405, 400
 //! ```
 //!
 //! Every series is there from the start, at 0. A label has one of a few values that are known beforehand:
@@ -29,6 +30,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::config::{AUTO, Config};
+use crate::dashboard;
 use crate::envelope::Lane;
 use crate::event::{Fault, Initiator, Role};
 use crate::http::{Content, Form, HeadOnly, Request, Response, Route};
@@ -82,13 +84,18 @@ pub fn render(stats: &Stats, config: &Config, facts: Facts) -> String {
 /// The answer to a request on the metrics port. `render` is called for `/metrics` only.
 pub fn answer(request: &Request<'_>, render: impl FnOnce() -> String) -> Response {
     let head_only = if request.method == "HEAD" { HeadOnly::Yes } else { HeadOnly::No };
-    // On its port this is the one page; how a page may be asked for is the same everywhere.
-    let route = if request.origin_form().0 == PATH { Route::Status } else { Route::Unknown };
+    let path = request.origin_form().0;
+    let page = dashboard::page(path);
+    // How a page may be asked for is the same everywhere.
+    let route = if path == PATH || page.is_some() { Route::Status } else { Route::Unknown };
     match request.judge(route) {
-        Ok(()) => {
-            let content = Content { media_type: MEDIA_TYPE, fields: "", body: &render() };
-            Response::new(200, head_only, &content)
-        }
+        Ok(()) => match page {
+            Some(page) => Response::new(200, head_only, &page),
+            None => {
+                let content = Content { media_type: MEDIA_TYPE, fields: "", body: &render() };
+                Response::new(200, head_only, &content)
+            }
+        },
         Err(refusal) => {
             let form = if request.wants_json() { Form::Json } else { Form::Plain };
             Response::refusal(refusal, form, head_only, None)

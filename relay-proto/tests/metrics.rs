@@ -537,10 +537,28 @@ fn c5_metrics_are_at_one_path() {
 }
 
 #[test]
+fn c5_a_dashboard_is_at_the_root() {
+    for (target, media_type) in
+        [("/", "text/html"), ("/dashboard.css", "text/css"), ("/dashboard.js", "text/javascript")]
+    {
+        let (response, rendered) = asked(&format!("GET {target} HTTP/1.1\r\nHost: relay\r\n\r\n"));
+        let text = std::str::from_utf8(&response.bytes).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("an empty line");
+        assert!(head.contains(&format!("Content-Type: {media_type}; charset=utf-8\r\n")), "{head}");
+        assert!(head.contains("Content-Security-Policy: default-src 'none'; script-src 'self';"), "{head}");
+        // A namespace is a name; nobody fetches it.
+        let addresses = body.replace("http://www.w3.org/2000/svg", "");
+        assert!(!addresses.contains("http:") && !addresses.contains("https:"), "{target}");
+        assert!(!rendered, "{target}");
+    }
+}
+
+#[test]
 fn c5_anything_else_is_refused_as_everywhere() {
     let plain = "Content-Type: text/plain; charset=utf-8";
     for (head, status, line, body) in [
-        ("GET / HTTP/1.1\r\nHost: r\r\n\r\n", 404, plain, "404 page not found\n"),
+        ("GET /dashboard HTTP/1.1\r\nHost: r\r\n\r\n", 404, plain, "404 page not found\n"),
+        ("POST / HTTP/1.1\r\nHost: r\r\n\r\n", 405, "Allow: GET, HEAD", "method not allowed\n"),
         ("GET /health HTTP/1.1\r\nHost: r\r\n\r\n", 404, plain, "404 page not found\n"),
         ("GET /metrics/ HTTP/1.1\r\nHost: r\r\n\r\n", 404, plain, "404 page not found\n"),
         ("HEAD /x HTTP/1.1\r\nHost: r\r\n\r\n", 404, "Content-Length: 19", ""),

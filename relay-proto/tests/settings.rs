@@ -88,3 +88,10 @@ fn a_ping_interval_that_would_cut_quiet_clients() {
     assert!(error.contains("RELAY_PONG_TIMEOUT"), "{error}");
     assert!(set("RELAY_PING_INTERVAL", "0").is_ok());
 }
+
+#[test]
+fn h1_the_machine_is_told_whether_its_clients_come_over_tls() {
+    let pair = [("RELAY_TLS_CERT", "cert.pem"), ("RELAY_TLS_KEY", "key.pem")];
+    assert!(Settings::from_vars(pair).expect("a pair").relay.tls);
+    assert!(!Settings::default().relay.tls);
+}

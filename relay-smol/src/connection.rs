@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Poll, ready};
 
@@ -22,7 +22,7 @@ use smol::net::TcpStream;
 use smol::{LocalExecutor, Task};
 
 use crate::shared::Shared;
-use crate::tls::Tls;
+use crate::tls::{Tls, TlsStream};
 
 /// What every connection is served with.
 pub(crate) struct Service {
@@ -55,13 +55,13 @@ impl Service {
         let conn = Rc::new(conn);
         let socket = Shared::new(socket);
         let asked = socket.clone();
-        let work = async {
+        let work = pin!(async {
             match &self.tls {
                 None => self.talk(&conn, socket).await,
                 // Boxed, or the largest state of the handshake would stay with the connection for ever.
-                Some(tls) => self.talk(&conn, Shared::new(Box::pin(tls.accept(socket)).await?)).await,
+                Some(tls) => self.talk(&conn, Box::pin(secure(tls, socket)).await?).await,
             }
-        };
+        });
         if let Some(Err(error)) = conn.until_end(|| asked.progress(), work).await {
             tracing::debug!(target: "relay", %error, "connection lost");
         }
@@ -88,6 +88,10 @@ impl Service {
         // The reading task sees the end, behind all that was sent before it.
         pending().await
     }
+}
+
+async fn secure(tls: &Tls, socket: Shared<TcpStream>) -> io::Result<Shared<TlsStream<Shared<TcpStream>>>> {
+    Ok(Shared::new(tls.accept(socket).await?))
 }
 
 /// Reads a request head, or as much of it as shows that it is none.

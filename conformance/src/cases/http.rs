@@ -27,9 +27,28 @@ fn status_page(stage: &Stage<'_>) {
     assert_eq!(get.status, 200);
     assert_eq!(get.field("Content-Type"), Some("text/html; charset=utf-8"));
     assert!(get.body.to_lowercase().contains("<!doctype html>"), "{}", get.body);
+    assert!(get.body.contains("Serving") && !get.body.contains("Draining"), "{}", get.body);
+    // Rooms, connections and addresses are nobody's business, and so is how many there are.
+    let room = stage.room("unseen");
+    let mut host = stage.host(&room, "unseen host");
+    let mut guest = stage.guest(&room, "unseen guest");
+    stage.fence(&mut guest, &mut [&mut host]);
+    assert_eq!(stage.ask(&Request::get("/")).body, get.body);
+    loads_nothing(&get);
     stage.transcript.note("GET /: 200 text/html");
     same_but_for_content(&get, &stage.ask(&Request::new("HEAD", "/")));
     same_but_for_content(&get, &stage.ask(&Request::new("HEAD", "/?from=anywhere")));
+}
+
+/// What a page needs it brings along.
+#[track_caller]
+fn loads_nothing(page: &Answer) {
+    let policy = page.field("Content-Security-Policy").expect("it says what may be loaded");
+    assert!(policy.contains("default-src 'none'"), "{policy}");
+    for loading in ["<script", "<iframe", "stylesheet", "@import", "url(", "src=", "href=\"http", "href=\"//"]
+    {
+        assert!(!page.body.contains(loading), "{loading} in {}", page.body);
+    }
 }
 
 fn health(stage: &Stage<'_>) {

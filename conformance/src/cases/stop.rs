@@ -13,7 +13,7 @@ const AT_ONCE: &[(&str, &str)] = &[("RELAY_DRAIN_SECONDS", "0")];
 cases! {
     "stop::all_are_closed" ["D1"] Needs::Switch(AT_ONCE), all_are_closed;
     "stop::what_waits_is_flushed" ["D1"] Needs::Switch(&[("RELAY_DRAIN_SECONDS", "0"), ("RELAY_COALESCE_MS", "1000")]), what_waits_is_flushed;
-    "stop::draining" ["D1" "H2" "H5" "H8" "H10"] Needs::Switch(SLOW), draining;
+    "stop::draining" ["D1" "H1" "H2" "H5" "H8" "H10"] Needs::Switch(SLOW), draining;
 }
 
 fn switch<'h>(stage: &Stage<'h>) -> &'h dyn Switch {
@@ -61,6 +61,9 @@ fn draining(stage: &Stage<'_>) {
     stage.until("the health of a draining relay", || stage.ask(&Request::get("/health")).status == 503);
     let health = stage.ask_recorded("GET /health", &Request::get("/health"));
     assert_eq!((health.status, health.body.as_str()), (503, r#"{"status":"draining"}"#));
+    let page = stage.ask(&Request::get("/"));
+    assert!(page.status == 200 && page.body.contains("Draining"), "{}", page.body);
+    assert!(!page.body.contains("Serving"), "{}", page.body);
 
     // Rooms go whole, in an order that nobody can foresee. While the first goes, the other lives on.
     let first = stage.transcript.unrecorded(|| {

@@ -416,7 +416,8 @@ fn c5_metrics_have_a_port_of_their_own() {
         assert!(shows(&format!("relay_connections{{role=\"host\"}} {hosts}")), "{page}");
         let expires = shows("relay_certificate_expiry_timestamp_seconds 67090118400");
         assert_eq!(expires, !tls.is_empty(), "{page}");
-        assert!(get("/").starts_with("HTTP/1.1 404 "));
+        assert!(get("/").starts_with("HTTP/1.1 200 OK\r\nContent-Type: text/html;"));
+        assert!(get("/nothing").starts_with("HTTP/1.1 404 "));
         // The port of the clients has no such page.
         if tls.is_empty() {
             let mut socket = TcpStream::connect(&relay.addr).unwrap();

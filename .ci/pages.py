@@ -1,0 +1,238 @@
+"""The pages of a relay under load, in headless Chromium: `pages.py RELAY PID CLIENTS METRICS SCRATCH [--screenshot]`."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+relay, pid, clients, metrics, scratch = sys.argv[1:6]
+screenshot = "--screenshot" in sys.argv
+ROOMS, GUESTS = 3, 4
+PHONE, DESKTOP = 390, 1280
+
+
+def invite(room, peer, role):
+    arguments = ["token", "--key", f"{scratch}/host.key", "--room", room, "--peer", peer, role]
+    arguments += ["--url", f"ws://{clients}/ws"]
+    return subprocess.run([relay, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+async def drink(member):
+    try:
+        async for _ in member:
+            pass
+    except WebSocketException:
+        pass  # the drain closes it with 1012
+
+
+async def call(room, stop):
+    """A host and guests; the host talks, and now and then somebody who was not invited asks to come in."""
+    async with connect(invite(room, "host", "--host")) as host:
+        guests = [await connect(invite(room, f"guest {n}", "--guest")) for n in range(GUESTS)]
+        drinkers = [asyncio.create_task(drink(member)) for member in [host, *guests]]
+        packets = 0
+        while not stop.is_set():
+            await host.send(b"KV" + bytes(118))
+            if packets % 5 == 0:
+                await guests[0].send('{"from":"guest 0","text":"%s"}' % ("x" * 200))
+            if packets % 50 == 0:
+                await asyncio.to_thread(turned_away)
+            packets += 1
+            await asyncio.sleep(0.02)
+        for drinker in drinkers:
+            drinker.cancel()
+        await asyncio.gather(*(member.close() for member in guests))
+
+
+def turned_away():
+    try:
+        urllib.request.urlopen(f"http://{clients}/ws?room=nowhere&token=t").read()
+    except urllib.error.HTTPError as error:
+        assert error.code == 404, error
+
+
+def load(stop):
+    async def calls():
+        # The drain ends one call after the other; those whose turn has not come go on.
+        ends = await asyncio.gather(*(call(f"room {n}", stop) for n in range(ROOMS)), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException) and not isinstance(end, WebSocketException):
+                raise end
+    asyncio.run(calls())
+
+
+def browser(scheme, width, scripts=True):
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    if not scripts:
+        options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
+    driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+    height = 844 if width == PHONE else 900
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                           {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width == PHONE})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia",
+                           {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    return driver
+
+
+def until(what, condition, patience=60):
+    end = time.monotonic() + patience
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what} did not come"
+        time.sleep(0.1)
+    return found
+
+
+CONTRAST = """
+const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const light = (colour) => channels(colour).slice(0, 3).map((c) => c / 255)
+  .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, c, k) => sum + c * [0.2126, 0.7152, 0.0722][k], 0);
+const behind = (element) => {
+  for (; element; element = element.parentElement) {
+    const colour = getComputedStyle(element).backgroundColor;
+    if ((channels(colour)[3] ?? 1) === 1) return colour;
+  }
+  return "rgb(255, 255, 255)";
+};
+const bad = [];
+for (const element of document.querySelectorAll("body *")) {
+  if (![...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())) continue;
+  if (!element.getClientRects().length || element.tagName === "NOSCRIPT") continue;
+  const style = getComputedStyle(element);
+  const pair = [light(element instanceof SVGElement ? style.fill : style.color), light(behind(element))].sort((a, b) => b - a);
+  const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
+  if (ratio < 4.5) bad.push(`${element.textContent}: ${ratio.toFixed(2)}`);
+}
+return bad;
+"""
+
+
+def check_page(driver, origin):
+    """What holds for every page: it fits, it is legible, it is quiet, and it asks nobody else."""
+    fits = driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    assert fits, "it scrolls sideways"
+    assert driver.execute_script(CONTRAST) == []
+    assert (said := driver.get_log("browser")) == [], said
+    urls = [part.split('"')[0] for entry in driver.get_log("performance")
+            if "Network.requestWillBeSent" in entry["message"]
+            for part in entry["message"].split('"documentURL":"')[1:] + entry["message"].split('"url":"')[1:]]
+    foreign = [url for url in urls if not url.startswith((f"http://{origin}/", "data:", "about:", "chrome:"))]
+    assert urls and not foreign, foreign
+
+
+def picture(driver, name):
+    path = f"{os.environ.get('PAGES_PICTURES', scratch)}/{name}.png"
+    driver.save_screenshot(path)
+
+
+def status_pages(state):
+    for scheme in ["light", "dark"]:
+        for width in [PHONE, DESKTOP]:
+            for scripts in [True, False]:
+                driver = browser(scheme, width, scripts)
+                driver.get(f"http://{clients}/")
+                assert driver.find_element("tag name", "h1").text == state
+                text = driver.find_element("tag name", "body").text
+                for said in ["plain text", "0.1.0", "1,000", "1 MiB"]:
+                    assert said in text, text
+                if scripts:
+                    check_page(driver, clients)
+                    picture(driver, f"status-{state.lower()}-{scheme}-{width}")
+                driver.quit()
+                if state == "Draining" or (scheme, width) != ("light", PHONE):
+                    break
+
+
+def scraped():
+    text = urllib.request.urlopen(f"http://{metrics}/metrics").read().decode()
+    return {key: float(value) for key, _, value in
+            (line.rpartition(" ") for line in text.splitlines() if not line.startswith("#"))}
+
+
+def figure(driver, chart, series):
+    script = """return document.querySelector(`#${arguments[0]} [data-series="${arguments[1]}"] b`)?.dataset.value ?? ''"""
+    value = driver.execute_script(script, chart, series)
+    return float(value) if value else None
+
+
+MATHEMATICS = """
+const done = arguments[0];
+import("/dashboard.js").then(({ parse, rate, quantile, ticks }) => {
+  const at = (time, n) => ({ time, values: parse([
+    "# TYPE a counter", "process_start_time_seconds 5", `a_total{lane="data"} ${n}`,
+    `w_bucket{le="1.0",lane="data"} ${n / 2}`, `w_bucket{le="3.0",lane="data"} ${n}`, `w_bucket{le="+Inf",lane="data"} ${n}`,
+  ].join("\\n")) });
+  const readings = [at(0, 0), at(1000, 10), at(2000, 40), at(3000, 90)];
+  const gap = [at(0, 0), { time: 1000, values: null }, at(2000, 9)];
+  done([rate(readings, 3, 'a_total{lane="data"}'), rate(gap, 2, 'a_total{lane="data"}'), rate(readings, 0, "a"),
+    quantile(readings, 3, "w", "data", 0.5), quantile(readings, 3, "w", "data", 0.75), quantile(readings, 3, "w", "voice", 0.5),
+    ticks(70, {}).at(-1)]);
+});
+"""
+
+
+def dashboard(scheme, width):
+    driver = browser(scheme, width)
+    driver.get(f"http://{metrics}/")
+    until("the first reading", lambda: figure(driver, "rooms", "rooms") is not None)
+    for chart, series in [("deliveries", "voice"), ("deliveries", "data"), ("waits", "voice p99"), ("waits", "data p50"),
+                          ("refusals", "room not found"), ("memory", "resident"), ("cpu", "user and system")]:
+        until(f"{series} of {chart}", lambda: (figure(driver, chart, series) or 0) > 0)
+    # What does not change while the calls go on is the same number.
+    now = scraped()
+    assert figure(driver, "rooms", "rooms") == now["relay_rooms"] == ROOMS
+    for role in ["host", "guest"]:
+        assert figure(driver, "connections", f"{role}s") == now['relay_connections{role="%s"}' % role]
+    assert figure(driver, "waits", "voice p50") <= figure(driver, "waits", "voice p99")
+    assert driver.execute_async_script(MATHEMATICS) == [30, None, None, 1, 2, None, 100]
+    lines = "return [...document.querySelectorAll('path.series[d*=L]')].filter((p) => p.getTotalLength() > 2).length"
+    until("a line in each chart", lambda: driver.execute_script(lines) >= 11)
+    text = driver.find_element("tag name", "body").text
+    assert "no TLS" in text and not any(wrong in text for wrong in ["NaN", "undefined", "Infinity"]), text
+    check_page(driver, metrics)
+    picture(driver, f"dashboard-{scheme}-{width}")
+    return driver
+
+
+def main():
+    stop = threading.Event()
+    calls = threading.Thread(target=load, args=[stop])
+    calls.start()
+    try:
+        until("the calls", lambda: scraped()['relay_connections{role="guest"}'] == ROOMS * GUESTS)
+        for scheme, width in [("light", PHONE), ("dark", DESKTOP), ("dark", PHONE)]:
+            dashboard(scheme, width).quit()
+        watching = dashboard("light", DESKTOP)
+        if screenshot:
+            time.sleep(75)  # a picture of something: five minutes would show more, one is enough
+            watching.save_screenshot("docs/dashboard.png")
+        status_pages("Serving")
+        os.kill(int(pid), signal.SIGTERM)
+        state = "return document.getElementById('state').textContent"
+        until("the drain on the dashboard", lambda: watching.execute_script(state) == "Draining")
+        status_pages("Draining")
+    finally:
+        stop.set()
+        calls.join()
+    # The calls are over, so the relay ends; and the dashboard says so.
+    until("the end on the dashboard", lambda: watching.execute_script(state) == "Not reachable")
+    assert watching.find_element("id", "notice").is_displayed()
+    picture(watching, "dashboard-gone")
+    watching.quit()
+    print("pages: status page and dashboard, phone and desktop, light and dark: ok")
+
+
+main()
