@@ -4,6 +4,7 @@
 mod flight;
 mod idle;
 mod load;
+mod machine;
 mod options;
 mod payload;
 mod plan;
@@ -13,6 +14,8 @@ mod progress;
 mod report;
 mod rooms;
 mod run;
+mod server;
+mod table;
 mod tally;
 mod wire;
 
@@ -36,6 +39,10 @@ pub(crate) fn main(parser: lexopt::Parser) -> ExitCode {
             Ok(())
         }
         Command::Url(options) => measure(&options),
+        Command::Table(options) => {
+            raise_descriptors();
+            table::table(&options).map_err(Failure)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,6 +11,7 @@ use lexopt::prelude::*;
 
 use super::payload::Kind;
 use super::plan::{Pace, Plan};
+use super::table::ROWS;
 use super::wire::Target;
 use crate::options::{Trust, target};
 
@@ -18,6 +19,7 @@ pub(crate) const HELP: &str = "\
 Puts load on a relay, and measures what it does and costs.
 
     conformance bench URL [--profile NAME] [option]...
+    conformance bench --table [--runs N] [--quick] [--only ROW] [--tls] [--tokio FILE] [--smol FILE]
 
 URL             ws://HOST:PORT/ws or wss://HOST:PORT/ws
 --profile       voice    120 bytes of voice, 50 a second from each speaker (default)
@@ -40,6 +42,14 @@ URL             ws://HOST:PORT/ws or wss://HOST:PORT/ws
 --ca FILE       PEM of the certificates to trust for wss
 --insecure      trust any certificate
 
+--table         starts both adapters and the floor that they are compared with, and prints every row of
+                docs/performance.md, medians of all runs
+--runs N        how often everything is measured, in turns (5)
+--quick         once, and shorter: for a look, not for a figure
+--only ROW      only rows whose name begins so
+--tls           the adapters speak TLS, the floor does not
+--tokio, --smol the programs; by default those beside this one, where `floor` has to be, too
+
 Many connections from one address need a relay with RELAY_RATE_LIMIT_PER_IP=0, many rooms one with a higher
 RELAY_MAX_ROOMS. Exit status: 0; 1 if a message was lost that must not be, or something failed; 2 wrong arguments.
 ";
@@ -57,6 +67,18 @@ impl From<String> for Failure {
 pub(crate) enum Command {
     Help,
     Url(Box<Options>),
+    Table(Table),
+}
+
+/// What to compare, and how thoroughly.
+pub(crate) struct Table {
+    pub(crate) runs: usize,
+    pub(crate) quick: bool,
+    pub(crate) only: String,
+    pub(crate) tls: bool,
+    pub(crate) floor: PathBuf,
+    /// relay-tokio and relay-smol.
+    pub(crate) adapters: [PathBuf; 2],
 }
 
 /// A relay, and what to do with it.
@@ -77,6 +99,7 @@ pub(crate) enum Job {
 
 /// As they were given.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each switch")]
 struct Given {
     url: Option<String>,
     profile: Option<String>,
@@ -93,6 +116,13 @@ struct Given {
     json: bool,
     plot: Option<PathBuf>,
     trust: Option<Trust>,
+    table: bool,
+    runs: Option<usize>,
+    quick: bool,
+    only: Option<String>,
+    tls: bool,
+    tokio: Option<PathBuf>,
+    smol: Option<PathBuf>,
 }
 
 const MANY: RangeInclusive<usize> = 1..=100_000;
@@ -121,16 +151,54 @@ impl Command {
                 Long("plot") => given.plot = Some(parser.value()?.into()),
                 Long("ca") => given.trust = Some(Trust::File(parser.value()?.string()?)),
                 Long("insecure") => given.trust = Some(Trust::Anybody),
+                Long("table") => given.table = true,
+                Long("runs") => given.runs = Some(number(&mut parser, "--runs", 1..=1000)?),
+                Long("quick") => given.quick = true,
+                Long("only") => given.only = Some(parser.value()?.string()?),
+                Long("tls") => given.tls = true,
+                Long("tokio") => given.tokio = Some(parser.value()?.into()),
+                Long("smol") => given.smol = Some(parser.value()?.into()),
                 Long("help") | Short('h') => return Ok(Self::Help),
                 Value(word) if given.url.is_none() => given.url = Some(word.string()?),
                 other => return Err(other.unexpected().into()),
             }
         }
-        given.understood()
+        if given.table { given.table() } else { given.understood() }
     }
 }
 
 impl Given {
+    fn table(self) -> Result<Command, Box<dyn Error>> {
+        if let Some(url) = self.url {
+            return Err(format!("{url}: --table starts relays of its own and takes no URL").into());
+        }
+        let only = self.only.unwrap_or_default();
+        if !ROWS.iter().any(|row| row.starts_with(&only)) {
+            return Err(format!("--only {only}: one of {}", ROWS.join(", ")).into());
+        }
+        let beside = std::env::current_exe()?;
+        let program = |option: &str, given: Option<PathBuf>, name: &str| {
+            let path = given.unwrap_or_else(|| beside.with_file_name(name));
+            let built = "build it with: cargo build --release -p relay-tokio -p relay-smol -p conformance";
+            if path.is_file() {
+                Ok(path)
+            } else {
+                Err(format!("{option} {}: no file; {built}", path.display()))
+            }
+        };
+        Ok(Command::Table(Table {
+            runs: self.runs.unwrap_or(if self.quick { 1 } else { 5 }),
+            quick: self.quick,
+            only,
+            tls: self.tls,
+            floor: program("floor", None, "floor")?,
+            adapters: [
+                program("--tokio", self.tokio, "relay-tokio")?,
+                program("--smol", self.smol, "relay-smol")?,
+            ],
+        }))
+    }
+
     fn understood(mut self) -> Result<Command, Box<dyn Error>> {
         let url = self.url.take().ok_or("bench needs the URL of a relay, or --table: see --help")?;
         let (address, tls) = target(&url, self.trust.take()).map_err(|error| format!("{url}: {error}"))?;

@@ -78,7 +78,7 @@ fn sample(plan: &Plan, origin: Instant, pid: Option<u32>) -> Result<(Option<Usag
     let after = of_both()?;
     progress.clear();
     let server = after.0.zip(before.0).map(|(after, before)| after - before);
-    Ok((server, after.1 - before.1))
+    Ok((server, after.1.saturating_sub(before.1)))
 }
 
 /// Threads that have ended count too.

@@ -55,6 +55,19 @@ pub(crate) fn join(target: &Target, requests: &[String]) -> Result<Vec<Wire>, St
     Ok(wires)
 }
 
+/// Whether a relay is there and says that it is well.
+pub(crate) fn is_well(target: &Target) -> bool {
+    let asked = Caller::dial(target).and_then(|caller| caller.send(&Request::get("/health").encode()));
+    asked.is_ok_and(|mut caller| {
+        while caller.read().is_ok_and(|count| count > 0) {
+            if let Ok(Some(answer)) = Answer::take_head(&mut caller.input) {
+                return answer.status == 200;
+            }
+        }
+        false
+    })
+}
+
 impl Caller {
     fn dial(Target { address, tls }: &Target) -> Result<Self, String> {
         let stream = TcpStream::connect_timeout(address, PATIENCE)
@@ -76,13 +89,16 @@ impl Caller {
         Ok(Self { stream, tls, input: BytesMut::new() })
     }
 
-    fn ask(mut self, request: &str) -> Result<Self, String> {
-        let request = Request::upgrade(request).encode();
+    fn ask(self, request: &str) -> Result<Self, String> {
+        self.send(&Request::upgrade(request).encode())
+    }
+
+    fn send(mut self, request: &[u8]) -> Result<Self, String> {
         let written = match &mut self.tls {
-            None => self.stream.write_all(&request),
+            None => self.stream.write_all(request),
             Some(tls) => {
                 let mut stream = Stream::new(tls.as_mut(), &mut self.stream);
-                stream.write_all(&request).and_then(|()| stream.flush())
+                stream.write_all(request).and_then(|()| stream.flush())
             }
         };
         written.map_err(|error| format!("the handshake failed: {error}"))?;
