@@ -31,7 +31,31 @@ fn the_table_of_variables() {
         format!("| `{}` | {default} | {} | {} |", variable.name, variable.allowed, variable.help)
     };
     let expected: Vec<String> = VARIABLES.iter().map(row).collect();
-    same(&rows(&read("README.md"), "| `RELAY_"), &expected);
+    same(&rows(&read("docs/configuration.md"), "| `RELAY_"), &expected);
+}
+
+#[test]
+fn every_variable_says_when_to_change_it() {
+    let text = read("docs/configuration.md");
+    let subjects = text.lines().filter(|line| line.starts_with("- `RELAY_")).flat_map(|line| {
+        let (subjects, _) = line.split_once(": ").expect("a colon, then the advice");
+        subjects.trim_start_matches("- ").split(", ")
+    });
+    let expected = VARIABLES.iter().map(|variable| format!("`{}`", variable.name));
+    assert!(subjects.eq(expected), "there should be one for each variable, in their order");
+}
+
+/// The ids in bold at the beginning of a row.
+fn bold_rules(text: &str) -> Vec<&str> {
+    text.lines().filter_map(|line| line.strip_prefix("| **")?.split("**").next()).collect()
+}
+
+#[test]
+fn every_rule_that_the_first_server_lacked_has_its_reason() {
+    let (protocol, security) = (read("docs/protocol.md"), read("docs/security.md"));
+    let rules = bold_rules(&protocol);
+    assert!(!rules.is_empty());
+    assert_eq!(bold_rules(&security), rules);
 }
 
 #[test]
