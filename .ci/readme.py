@@ -1,5 +1,6 @@
 """Follows the README as a reader would: `readme.py CLONE`. Each `sh` block is typed into a terminal of its own."""
 
+import atexit
 import os
 import re
 import socket
@@ -33,9 +34,12 @@ def terminal(commands):
     commands = here(commands)
     print(f"$ {commands}", end="", flush=True)
     # Wide enough for a token on one line.
-    return pexpect.spawn(
+    shell = pexpect.spawn(
         "bash", ["-euc", commands], cwd=clone, env=environment, encoding="utf-8", dimensions=(50, 2000)
     )
+    # A hang-up alone would have a relay read its certificate anew.
+    atexit.register(shell.close, force=True)
+    return shell
 
 
 def run(commands):
