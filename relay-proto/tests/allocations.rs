@@ -20,7 +20,7 @@ const APART: Duration = Duration::from_millis(20);
 fn steady(members: usize, payload: &Bytes, at_once: usize) -> (u64, usize) {
     let mut crowd = Crowd::new();
     let room = crowd.room("room", members);
-    let mut round = |crowd: &mut Crowd| {
+    let round = |crowd: &mut Crowd| {
         for message in 0..at_once {
             crowd.message(room[message % members], payload.clone());
         }
