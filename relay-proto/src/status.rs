@@ -46,7 +46,7 @@ pub(crate) fn page(config: &Config, state: &State) -> String {
 fn rows(config: &Config) -> String {
     let transport = if config.tls { "TLS 1.3" } else { "plain text; a proxy in front may add TLS" };
     let idle = config.room_idle_timeout.map_or(NO_LIMIT.into(), |time| format!("after {}", duration(time)));
-    let rate = config.rate_limit_per_ip.map_or(NO_LIMIT.into(), |rate| format!("{} a second", grouped(&rate)));
+    let rate = config.rate_limit_per_ip.map_or(NO_LIMIT.into(), |rate| format!("{} a second", grouped(rate)));
     let mut rows = String::new();
     for (name, value) in [
         ("Transport", transport.into()),
@@ -70,7 +70,7 @@ fn limit(limit: usize, show: impl FnOnce(usize) -> String) -> Cow<'static, str> 
 }
 
 /// 100000 as `100,000`.
-fn grouped(number: &impl ToString) -> String {
+fn grouped(number: impl ToString + Copy) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -87,8 +87,8 @@ fn bytes(bytes: usize) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let exact = units.into_iter().find(|(size, _)| bytes.is_multiple_of(*size));
     exact.map_or_else(
-        || format!("{} bytes", grouped(&bytes)),
-        |(size, unit)| format!("{} {unit}", grouped(&bytes / size)),
+        || format!("{} bytes", grouped(bytes)),
+        |(size, unit)| format!("{} {unit}", grouped(bytes / size)),
     )
 }
 
@@ -101,7 +101,7 @@ fn duration(time: Duration) -> String {
         _ if seconds.is_multiple_of(60) => (seconds / 60, "minute"),
         _ => (seconds, "second"),
     };
-    format!("{} {unit}{}", grouped(&number), if number == 1 { "" } else { "s" })
+    format!("{} {unit}{}", grouped(number), if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
