@@ -106,10 +106,11 @@ impl<'a> Load<'a> {
         let (mut events, mut scratch) = (Events::with_capacity(EVENTS), vec![0; READ_BYTES]);
         loop {
             let now = self.now();
+            // First: a turn that is late is still a turn.
+            let due = self.speak(now);
             if self.seen.over(now) {
                 return Ok(self.seen.finish());
             }
-            let due = self.speak(now);
             timer.set(due, now).map_err(failed)?;
             let timeout = if due.is_some_and(|due| due <= now) { Duration::ZERO } else { LOOK };
             match poll.poll(&mut events, Some(timeout)) {

@@ -32,6 +32,8 @@ pub(crate) const ROWS: [&str; 13] = [
 ];
 const ADAPTERS: [&str; 2] = ["tokio", "smol"];
 const KIB: f64 = 1024.0;
+/// A floor that is later than that shares its processor with somebody else.
+const BUSY_MS: f64 = 1.0;
 /// Connections whose memory is measured, and members of each of their rooms.
 const CROWD: (usize, usize) = (10_000, 20);
 /// Connections whose setting up is measured.
@@ -239,6 +241,10 @@ impl Session<'_> {
         self.say(load.row, "floor", turn);
         let floor = Server::floor(&self.options.floor, load.floor, &self.cores)?;
         let floor = checked(&plan, &floor, load.row, "floor", turn)?;
+        let late = millis(&floor.tally.latency, 0.5);
+        if plan.pace == VOICE && late > BUSY_MS {
+            eprintln!("{}, floor, run {}: p50 is {late:.1} ms: this machine is busy", load.row, turn + 1);
+        }
         let least = floor.cpu_per_delivery().unwrap_or(f64::NAN);
         for (adapter, name) in ADAPTERS.iter().enumerate() {
             self.say(load.row, name, turn);
