@@ -70,7 +70,7 @@ async fn write(conn: &Connection, mut output: OwnedWriteHalf) {
         // What the peer sent before is still to be read.
         conn.write_failed();
     }
-    pending().await
+    pending::<()>().await;
 }
 
 async fn write_all(conn: &Connection, output: &mut OwnedWriteHalf) -> io::Result<Infallible> {
