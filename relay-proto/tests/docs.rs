@@ -59,6 +59,14 @@ fn every_rule_that_the_first_server_lacked_has_its_reason() {
 }
 
 #[test]
+fn the_oldest_rust_that_will_do() {
+    let oldest = concat!("Rust ", env!("CARGO_PKG_RUST_VERSION"));
+    for document in ["README.md", "CONTRIBUTING.md"] {
+        assert!(read(document).contains(oldest), "{document} should say {oldest}");
+    }
+}
+
+#[test]
 fn the_table_of_refusals() {
     let all = [
         Refusal::RateLimited,
