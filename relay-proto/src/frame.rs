@@ -12,8 +12,8 @@ use core::mem;
 /// keeps the large read buffer alive from which it came.
 const COPY_BYTES: usize = 4096;
 
-/// What is reserved for small frames that leave together. A run may grow beyond it.
-const RUN_BYTES: usize = 1024;
+/// What is reserved at most for small frames that leave together. They may grow beyond it.
+const MAX_RUN_RESERVED_BYTES: usize = 64 * 1024;
 
 /// The longest header of an unmasked frame: 2 bytes, and 8 of extended length.
 pub(crate) const MAX_HEADER_BYTES: usize = 10;
@@ -148,9 +148,15 @@ pub(crate) struct Gather {
     batch: Batch,
     alone: Bytes,
     run: BytesMut,
+    /// About how much will come.
+    expected: usize,
 }
 
 impl Gather {
+    pub(crate) fn expecting(bytes: usize) -> Self {
+        Self { expected: bytes.min(MAX_RUN_RESERVED_BYTES), ..Self::default() }
+    }
+
     pub(crate) fn append(&mut self, frame: &Frame) {
         if !frame.tail.is_empty() {
             self.end_run();
@@ -159,7 +165,7 @@ impl Gather {
             self.alone = frame.head.clone();
         } else {
             if self.run.is_empty() {
-                self.run.reserve(RUN_BYTES.max(self.alone.len() + frame.len()));
+                self.run.reserve(self.expected.max(self.alone.len() + frame.len()));
                 self.run.extend_from_slice(&mem::take(&mut self.alone));
             }
             self.run.extend_from_slice(&frame.head);
@@ -275,7 +281,9 @@ mod tests {
         let frame = |len: usize| Frame::encode(Opcode::Binary, alloc::vec![7; len].into());
         let chunks = |lens: &[usize]| {
             let mut gather = Gather::default();
-            lens.iter().for_each(|len| gather.append(&frame(*len)));
+            for len in lens {
+                gather.append(&frame(*len));
+            }
             let batch = gather.finish();
             let plain: Vec<u8> = lens.iter().flat_map(|len| bytes_of(frame(*len).into())).collect();
             assert_eq!(bytes_of(batch.clone()), plain, "{lens:?}");

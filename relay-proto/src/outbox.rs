@@ -166,7 +166,7 @@ impl Outbox {
     /// The next batch, which then is outstanding. None if all that waited was stale.
     pub(crate) fn take(&mut self, now: Duration, config: &Config, ledger: &mut Ledger) -> Option<Batch> {
         self.drop_stale_voice(now, config, ledger);
-        let mut batch = Gather::default();
+        let mut batch = Gather::expecting(self.held);
         if let Some(payload) = self.pong.take() {
             batch.append(&Frame::encode(Opcode::Pong, payload));
         }

@@ -24,6 +24,7 @@ fn steady(members: usize, payload: &Bytes, at_once: usize) -> (u64, usize) {
         for message in 0..at_once {
             crowd.message(room[message % members], payload.clone());
         }
+        crowd.end_turn();
         crowd.pass(APART);
         crowd.handle(Event::Tick);
     };

@@ -71,7 +71,9 @@ impl<'a> Load<'a> {
         let start = nanos(plan.warm_up);
         // People do not take turns: any order will do that is the same on every machine.
         let mut turns: Vec<_> = (0..speakers).collect();
-        turns.sort_by_key(|speaker| Sha256::digest(speaker.to_le_bytes()));
+        if !plan.together {
+            turns.sort_by_key(|speaker| Sha256::digest(speaker.to_le_bytes()));
+        }
         Self {
             plan,
             origin,
@@ -153,14 +155,15 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// The turns of all are spread evenly over the time between two of one.
+    /// The turns of all, or of whole rooms, are spread evenly over the time between two of one.
     fn speak_in_turn(&mut self, now: u64, rate: f64) -> Option<u64> {
         let speakers = self.turns.len();
         #[expect(clippy::cast_precision_loss, reason = "nanoseconds of hours fit")]
         let between = 1e9 / rate / speakers as f64;
+        let at_once = if self.plan.together { self.plan.speakers as u64 } else { 1 };
         loop {
             #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-            let due = (self.turn as f64 * between) as u64;
+            let due = ((self.turn - self.turn % at_once) as f64 * between) as u64;
             if due >= self.seen.measured.end {
                 return None;
             }

@@ -31,6 +31,7 @@ URL             ws://HOST:PORT/ws or wss://HOST:PORT/ws
 --people N      members of each, its host included (20; idle and connect: 20)
 --speakers N    how many of them speak (all)
 --rate N        messages a second and speaker (open loop): latency counts from when each was to be sent
+--together      the speakers of a room send at the same moment, and are not spread over the time between
 --window N      in place of a rate, so many messages in flight per speaker (closed loop)
 --connections N for idle and connect
 --seconds S     how long to measure (10)
@@ -107,6 +108,7 @@ struct Given {
     people: Option<usize>,
     speakers: Option<usize>,
     rate: Option<f64>,
+    together: bool,
     window: Option<usize>,
     connections: Option<usize>,
     seconds: Option<f64>,
@@ -139,6 +141,7 @@ impl Command {
                 Long("people") => given.people = Some(number(&mut parser, "--people", 2..=10_000)?),
                 Long("speakers") => given.speakers = Some(number(&mut parser, "--speakers", MANY)?),
                 Long("rate") => given.rate = Some(number(&mut parser, "--rate", 0.01..=1e6)?),
+                Long("together") => given.together = true,
                 Long("window") => given.window = Some(number(&mut parser, "--window", MANY)?),
                 Long("connections") => {
                     given.connections = Some(number(&mut parser, "--connections", 2..=1_000_000)?);
@@ -231,6 +234,9 @@ impl Given {
             (_, Some(window)) => Pace::Window(window),
             (given, None) => Pace::Rate(given.unwrap_or(rate)),
         };
+        if self.together && matches!(pace, Pace::Window(_)) {
+            return Err("--together: not with --window, where each sends as soon as it can".into());
+        }
         let people = self.people.unwrap_or(20);
         let speakers = self.speakers.unwrap_or(people);
         if speakers > people {
@@ -242,6 +248,7 @@ impl Given {
             people,
             speakers,
             pace,
+            together: self.together,
             warm_up: Duration::from_secs_f64(self.warm_up.unwrap_or(1.0)),
             duration: Duration::from_secs_f64(self.seconds.unwrap_or(10.0)),
             threads: self.threads.unwrap_or(1),
@@ -255,6 +262,7 @@ impl Given {
             ("--rooms", self.rooms.is_some()),
             ("--speakers", self.speakers.is_some()),
             ("--rate", self.rate.is_some()),
+            ("--together", self.together),
             ("--window", self.window.is_some()),
             ("--seconds", self.seconds.is_some()),
             ("--warm-up", self.warm_up.is_some()),

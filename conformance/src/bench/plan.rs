@@ -15,6 +15,8 @@ pub(crate) struct Plan {
     /// Those of them who send.
     pub(crate) speakers: usize,
     pub(crate) pace: Pace,
+    /// The speakers of a room send at the same moment. Otherwise all are spread over the time between two messages.
+    pub(crate) together: bool,
     /// What happens in it is checked, but not measured.
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
@@ -52,6 +54,7 @@ impl fmt::Display for Plan {
         let (rooms, people) = (count(rooms, "room", "rooms"), count(people, "member", "members"));
         write!(f, "{kind}, {rooms} of {people}, {} of each, ", count(speakers, "speaker", "speakers"))?;
         match self.pace {
+            Pace::Rate(rate) if self.together => write!(f, "{rate}/s each, at the same moment")?,
             Pace::Rate(rate) => write!(f, "{rate}/s each")?,
             Pace::Window(window) => write!(f, "{window} in flight each")?,
         }

@@ -15,10 +15,12 @@ use super::run::{Outcome, run};
 use super::server::{Certificate, SETTINGS, Server};
 
 /// Their names, for `--only`.
-pub(crate) const ROWS: [&str; 13] = [
+pub(crate) const ROWS: [&str; 15] = [
     "talk",
+    "talk-together",
     "talk-now",
     "pairs",
+    "pairs-together",
     "flood-voice",
     "flood-data",
     "rooms-data",
@@ -49,6 +51,7 @@ struct Load {
     /// Rooms, members of each, speakers of each.
     crowd: (usize, usize, usize),
     pace: Pace,
+    together: bool,
     /// At most so many times what the floor needs.
     ratio: f64,
     /// At most so many milliseconds more than the floor, p50 and p99.
@@ -56,7 +59,7 @@ struct Load {
 }
 
 const VOICE: Pace = Pace::Rate(50.0);
-const LOADS: [Load; 7] = [
+const LOADS: [Load; 9] = [
     Load {
         row: "talk",
         what: "5 rooms × 20, all talk",
@@ -65,8 +68,21 @@ const LOADS: [Load; 7] = [
         kind: Kind::Voice,
         crowd: (5, 20, 20),
         pace: VOICE,
+        together: false,
         ratio: 0.30,
         latency: Some((2.5, 5.0)),
+    },
+    Load {
+        row: "talk-together",
+        what: "the same, the 20 of a room at the same moment",
+        floor: "single",
+        settings: &[],
+        kind: Kind::Voice,
+        crowd: (5, 20, 20),
+        pace: VOICE,
+        together: true,
+        ratio: 0.30,
+        latency: None,
     },
     Load {
         row: "talk-now",
@@ -76,6 +92,7 @@ const LOADS: [Load; 7] = [
         kind: Kind::Voice,
         crowd: (5, 20, 20),
         pace: VOICE,
+        together: false,
         ratio: 1.15,
         latency: Some((0.05, 1.0)),
     },
@@ -87,6 +104,19 @@ const LOADS: [Load; 7] = [
         kind: Kind::Voice,
         crowd: (50, 4, 2),
         pace: VOICE,
+        together: false,
+        ratio: 0.65,
+        latency: None,
+    },
+    Load {
+        row: "pairs-together",
+        what: "the same, the two of a room at the same moment",
+        floor: "single",
+        settings: &[],
+        kind: Kind::Voice,
+        crowd: (50, 4, 2),
+        pace: VOICE,
+        together: true,
         ratio: 0.65,
         latency: None,
     },
@@ -98,6 +128,7 @@ const LOADS: [Load; 7] = [
         kind: Kind::Voice,
         crowd: (1, 20, 1),
         pace: Pace::Window(64),
+        together: false,
         ratio: 1.6,
         latency: None,
     },
@@ -109,6 +140,7 @@ const LOADS: [Load; 7] = [
         kind: Kind::Data,
         crowd: (1, 20, 1),
         pace: Pace::Window(64),
+        together: false,
         ratio: 1.6,
         latency: None,
     },
@@ -120,6 +152,7 @@ const LOADS: [Load; 7] = [
         kind: Kind::Data,
         crowd: (100, 5, 1),
         pace: Pace::Window(8),
+        together: false,
         ratio: 1.2,
         latency: None,
     },
@@ -131,6 +164,7 @@ const LOADS: [Load; 7] = [
         kind: Kind::Large,
         crowd: (1, 20, 1),
         pace: Pace::Window(4),
+        together: false,
         ratio: 1.05,
         latency: None,
     },
@@ -234,6 +268,7 @@ impl Session<'_> {
             people,
             speakers,
             pace: load.pace,
+            together: load.together,
             warm_up: Duration::from_millis(500),
             duration: Duration::from_secs_f64(self.seconds()),
             threads: 1,

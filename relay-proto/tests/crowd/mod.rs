@@ -59,6 +59,13 @@ impl Crowd {
         self.handle(Event::Message { conn, payload });
     }
 
+    /// What an adapter does when it has read all that there was.
+    pub fn end_turn(&mut self) {
+        if self.relay.next_deadline().is_some_and(|(at, _)| at <= self.now.monotonic) {
+            self.handle(Event::Tick);
+        }
+    }
+
     pub fn join(&mut self, query: &str) -> ConnId {
         let ip = IpAddr::from([192, 0, 2, 1]);
         let conn = self.relay.open(self.now, ip, &mut self.writes).expect("there is room");
