@@ -12,6 +12,7 @@ use serde_json::Value;
 const GRAFANA: &str = "deploy/grafana/relay.json";
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
 const ALERTS_TEST: &str = ".ci/alerts.yml";
+const OPERATING: &str = "docs/operating.md";
 
 /// What Prometheus adds to what it reads, and its own metric.
 const ADDED: [&str; 2] = ["job", "instance"];
@@ -192,8 +193,13 @@ fn the_alerts_ask_for_what_is_told() {
 }
 
 #[test]
-fn every_alert_is_tried() {
-    let (alerts, tried) = (read(ALERTS), read(ALERTS_TEST));
+fn every_alert_is_tried_and_explained() {
+    let (alerts, tried, explained) = (read(ALERTS), read(ALERTS_TEST), read(OPERATING));
     let names = |text, key| -> BTreeSet<String> { values(text, key).into_iter().collect() };
-    assert_eq!(names(&alerts, "alert"), names(&tried, "alertname"));
+    let alerts = names(&alerts, "alert");
+    assert_eq!(alerts, names(&tried, "alertname"));
+    let rows = explained.lines().filter(|line| line.starts_with("| `Relay"));
+    let cells = rows.map(|row| row.split('|').nth(1).expect("a cell"));
+    let named = cells.flat_map(|cell| cell.split(',')).map(|name| name.trim().trim_matches('`').to_owned());
+    assert_eq!(alerts, named.collect());
 }
