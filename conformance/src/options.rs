@@ -32,6 +32,10 @@ URL             ws://HOST:PORT/ws or wss://HOST:PORT/ws
     conformance sim [--help]
 
 Breaks the world around a simulated relay.
+
+    conformance bench [--help]
+
+Puts load on a relay, and measures what it does and costs.
 ";
 
 /// What was asked for.
@@ -89,12 +93,13 @@ impl Options {
 }
 
 /// Whose certificates are good.
-enum Trust {
+pub(crate) enum Trust {
     File(String),
     Anybody,
 }
 
-fn target(url: &str, trust: Option<Trust>) -> Result<(SocketAddr, Option<Tls>), Box<dyn Error>> {
+/// Where a URL leads.
+pub(crate) fn target(url: &str, trust: Option<Trust>) -> Result<(SocketAddr, Option<Tls>), Box<dyn Error>> {
     let (scheme, rest) = url.split_once("://").ok_or("the URL begins with ws:// or wss://")?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, "ws"));
     if path != "ws" {
