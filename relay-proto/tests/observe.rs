@@ -200,6 +200,6 @@ fn every_alert_is_tried_and_explained() {
     assert_eq!(alerts, names(&tried, "alertname"));
     let rows = explained.lines().filter(|line| line.starts_with("| `Relay"));
     let cells = rows.map(|row| row.split('|').nth(1).expect("a cell"));
-    let named = cells.flat_map(|cell| cell.split(',')).map(|name| name.trim().trim_matches('`').to_owned());
-    assert_eq!(alerts, named.collect());
+    let cells = cells.flat_map(|cell| cell.split(',')).map(|name| name.trim().trim_matches('`').to_owned());
+    assert_eq!(alerts, cells.collect());
 }
