@@ -1,5 +1,4 @@
 """Opens a room, or joins one: `client.py ws://HOST:PORT/ws NAME` or `client.py INVITATION NAME`.
-
 Lines are said; `/voice` sends a second of it, the end of the input leaves. Needs websockets and PyNaCl.
 """
 
@@ -18,17 +17,16 @@ from session import VOICE, Session
 
 
 def tell(text):
-    print("".join(c if c.isprintable() else "?" for c in text), flush=True)
+    if text:
+        print("".join(c if c.isprintable() else "?" for c in text), flush=True)
 
 
 def pause(error, attempt):
     """How long to wait before the next attempt, with full jitter. None: it would end in the same way."""
     jitter = random.uniform(0, min(30, 2**attempt))
     if isinstance(error, InvalidStatus):
-        after = error.response.headers.get("Retry-After", "")
-        if after.isdigit():
-            return int(after) + jitter
-        return jitter if error.response.status_code >= 500 else None
+        after = error.response.headers.get("Retry-After", "0" if error.response.status_code >= 500 else "")
+        return int(after) + jitter if after.isdigit() else None
     if isinstance(error, ConnectionClosed) and error.rcvd:
         return jitter if error.rcvd.code in (1012, 1013) or error.rcvd.reason == "ping timeout" else None
     return jitter  # no close frame, no connection, no handshake: the network
@@ -36,9 +34,7 @@ def pause(error, attempt):
 
 async def hear(session, socket, data):
     if data.startswith(VOICE):
-        if said := session.hear_packet(data):
-            tell(said)
-        return
+        return tell(session.hear_packet(data))
     for kind, sender, text in map(session.open, data.split(b"\n")):  # messages that waited may come joined
         tell(sender + {"chat": f": {text}", "session:leave": " has left"}.get(kind, " is here"))
         if kind == "hello":
@@ -73,8 +69,7 @@ async def call(session, lines):
 
 
 async def main(url, name):
-    session, lines, attempt = Session(url, name), asyncio.Queue(), 0
-    loop = asyncio.get_running_loop()
+    session, lines, loop = Session(url, name), asyncio.Queue(), asyncio.get_running_loop()
 
     def read():
         for line in itertools.chain(map(str.strip, sys.stdin), [None]):
@@ -83,6 +78,7 @@ async def main(url, name):
     threading.Thread(target=read, daemon=True).start()
     if session.is_host:
         tell(f"invitation: {session.invitation()}")
+    attempt = -1
     while True:
         began = time.monotonic()
         try:
@@ -90,13 +86,12 @@ async def main(url, name):
         except (OSError, ConnectionClosed, InvalidHandshake) as error:
             if isinstance(error, ConnectionClosed) and error.sent and error.sent.code == 1000:
                 return 0  # we left
-            attempt = 0 if time.monotonic() - began > 60 else attempt
+            attempt = 0 if time.monotonic() - began > 60 else attempt + 1
             if (wait := pause(error, attempt)) is None:
                 tell(f"{error}: not again")
                 return 1
             tell(f"{error}: again in {wait:.1f} s")
             await asyncio.sleep(wait)
-            attempt += 1
 
 
 if __name__ == "__main__":
