@@ -138,10 +138,9 @@ class Call {
 
   constructor(session, view) {
     Object.assign(this, { session, view });
-    this.#connect();
   }
 
-  async #connect() {
+  async connect() {
     const socket = new WebSocket(await this.session.url());
     let joined;
     this.socket = socket;
@@ -162,7 +161,7 @@ class Call {
       const what = this.left ? "left" : joined ? `closed: ${end.code} ${end.reason}`.trim() : "not let in, or nobody there";
       if (wait === null) return this.view.state("ended", what);
       this.view.state("waiting", `${what}; again in ${(wait / 1000).toFixed(1)} s`);
-      this.again = setTimeout(() => this.#connect(), wait);
+      this.again = setTimeout(() => this.connect(), wait);
     };
   }
 
@@ -312,6 +311,8 @@ function entered() {
 
 async function enter() {
   const session = await Session.of(entered(), $("name").value.trim());
+  const call = new Call(session, view);
+  await call.connect();
   $("start").hidden = true;
   $("room").hidden = false;
   $("inviting").hidden = !session.isHost;
@@ -322,7 +323,6 @@ async function enter() {
     $("copy-url").onclick = () => navigator.clipboard.writeText(invitation);
     $("copy-url").dataset.url = invitation;
   }
-  const call = new Call(session, view);
   $("say").onsubmit = (event) => {
     event.preventDefault();
     if ($("text").value.trim()) call.say($("text").value);
@@ -345,9 +345,5 @@ $("url").value = location.hash ? decodeURIComponent(location.hash.slice(1)) : "w
 $("url").oninput();
 $("start").onsubmit = (event) => {
   event.preventDefault();
-  enter().catch((error) => {
-    $("start").hidden = false;
-    $("room").hidden = true;
-    view.state("ended", error.message);
-  });
+  enter().catch((error) => view.state("ended", error.message));
 };
