@@ -270,12 +270,11 @@ mod tests {
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [1, 2, 3, 4];
         let mut frame = vec![first];
-        match u8::try_from(payload.len()) {
-            Ok(len @ 0..=125) => frame.push(0x80 | len),
-            _ => {
-                frame.push(0xFE);
-                frame.extend(u16::try_from(payload.len()).expect("a test's payload").to_be_bytes());
-            }
+        if let Ok(len @ 0..=125) = u8::try_from(payload.len()) {
+            frame.push(0x80 | len);
+        } else {
+            frame.push(0xFE);
+            frame.extend(u16::try_from(payload.len()).expect("a test's payload").to_be_bytes());
         }
         frame.extend(mask);
         frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
