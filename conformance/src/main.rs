@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "its report is what this program is for")]
 
 mod campaign;
+mod doctor;
 mod options;
 
 use std::fs::File;
@@ -21,6 +22,9 @@ const PACE: Duration = Duration::from_millis(20);
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("sim") {
         return campaign::main(lexopt::Parser::from_args(std::env::args().skip(2)));
+    }
+    if std::env::args().nth(1).as_deref() == Some("doctor") {
+        return doctor::main(lexopt::Parser::from_args(std::env::args().skip(2)));
     }
     match Command::from_args() {
         Ok(Some(Command::Check(options))) => check(&options),

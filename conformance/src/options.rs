@@ -32,6 +32,10 @@ URL             ws://HOST:PORT/ws or wss://HOST:PORT/ws
     conformance sim [--help]
 
 Breaks the world around a simulated relay.
+
+    conformance doctor URL [--help]
+
+Looks at a relay from here, and says what to do where something is wrong.
 ";
 
 /// What was asked for.
@@ -89,7 +93,7 @@ impl Options {
 }
 
 /// Whose certificates are good.
-enum Trust {
+pub(crate) enum Trust {
     File(String),
     Anybody,
 }
@@ -108,7 +112,7 @@ fn target(url: &str, trust: Option<Trust>) -> Result<(SocketAddr, Option<Tls>), 
         "wss" => {
             let trust = trust.ok_or("wss needs --ca FILE or --insecure")?;
             Some(Tls {
-                config: Arc::new(client_config(trust)?),
+                config: Arc::new(client_config(&trust)?),
                 name: ServerName::try_from(host.to_owned())?,
             })
         }
@@ -117,7 +121,7 @@ fn target(url: &str, trust: Option<Trust>) -> Result<(SocketAddr, Option<Tls>), 
     Ok((address, tls))
 }
 
-fn client_config(trust: Trust) -> Result<ClientConfig, Box<dyn Error>> {
+pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, Box<dyn Error>> {
     let builder = ClientConfig::builder();
     Ok(match trust {
         Trust::File(path) => {
