@@ -187,6 +187,7 @@ def meet(relay, origin, opener, scheme, width):
     members |= {kind: make(invitation) for kind, make in kinds.items() if kind != opener}
     for member in members.values():
         member.joins(1)
+    assert members["page"].id("inviting").is_displayed() == (opener == "page"), "who has the key invites"
     talk(members.values(), "hello")
     voice(members["page"], members["python"])
     members["page"].says("A message that is longer than the others, so that it has to go on in the next line.")
