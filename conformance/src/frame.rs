@@ -152,7 +152,7 @@ impl ServerFrame {
         if second & MASK != 0 {
             return Err("a masked frame".to_owned());
         }
-        let Some((header, length)) = length(buffer)? else { return Ok(None) };
+        let Some((header, length)) = server_header(buffer)? else { return Ok(None) };
         if opcode >= opcode::CLOSE && length > 125 {
             return Err(format!("a control frame of {length} bytes"));
         }
@@ -164,9 +164,13 @@ impl ServerFrame {
     }
 }
 
-/// The length of the header and of the payload, if the header is whole.
-fn length(buffer: &[u8]) -> Result<Option<(usize, usize)>, String> {
-    let (header, length, least) = match buffer[1] {
+/// The length of the header and of the payload of a relay's frame, if the header is whole.
+///
+/// # Errors
+/// A length that is not minimal.
+pub fn server_header(buffer: &[u8]) -> Result<Option<(usize, usize)>, String> {
+    let [_, second, ..] = buffer[..] else { return Ok(None) };
+    let (header, length, least) = match second {
         LENGTH_16 => {
             let Some(bytes) = buffer.get(2..4) else { return Ok(None) };
             (4, u64::from(u16::from_be_bytes([bytes[0], bytes[1]])), 126)

@@ -115,7 +115,10 @@ pub struct Answer {
 
 impl Answer {
     /// Takes the head of an answer from the front of the buffer, if it is whole.
-    pub(crate) fn take_head(buffer: &mut BytesMut) -> Result<Option<Self>, String> {
+    ///
+    /// # Errors
+    /// What no relay may send.
+    pub fn take_head(buffer: &mut BytesMut) -> Result<Option<Self>, String> {
         let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
         let head = String::from_utf8(buffer[..end].to_vec()).map_err(|_| "a head that is not UTF-8")?;
         buffer.advance(end + 4);

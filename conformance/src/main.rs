@@ -1,7 +1,9 @@
 //! `conformance check URL`: plays the suite against a relay that runs somewhere. `conformance replay FILE`: runs
-//! what a relay has recorded through another machine. `conformance sim`: breaks the world around a simulated one.
+//! what a relay has recorded through another machine. `conformance sim`: breaks the world around a simulated one. `conformance
+//! bench`: puts load on a relay and measures it.
 #![expect(clippy::print_stdout, reason = "its report is what this program is for")]
 
+mod bench;
 mod campaign;
 mod doctor;
 mod options;
@@ -20,11 +22,12 @@ use options::{Command, Options};
 const PACE: Duration = Duration::from_millis(20);
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("sim") {
-        return campaign::main(lexopt::Parser::from_args(std::env::args().skip(2)));
-    }
-    if std::env::args().nth(1).as_deref() == Some("doctor") {
-        return doctor::main(lexopt::Parser::from_args(std::env::args().skip(2)));
+    let rest = || lexopt::Parser::from_args(std::env::args().skip(2));
+    match std::env::args().nth(1).as_deref() {
+        Some("sim") => return campaign::main(rest()),
+        Some("bench") => return bench::main(rest()),
+        Some("doctor") => return doctor::main(rest()),
+        _ => {}
     }
     match Command::from_args() {
         Ok(Some(Command::Check(options))) => check(&options),

@@ -33,6 +33,10 @@ URL             ws://HOST:PORT/ws or wss://HOST:PORT/ws
 
 Breaks the world around a simulated relay.
 
+    conformance bench [--help]
+
+Puts load on a relay, and measures what it does and costs.
+
     conformance doctor URL [--help]
 
 Looks at a relay from here, and says what to do where something is wrong.
@@ -98,7 +102,8 @@ pub(crate) enum Trust {
     Anybody,
 }
 
-fn target(url: &str, trust: Option<Trust>) -> Result<(SocketAddr, Option<Tls>), Box<dyn Error>> {
+/// Where a URL leads.
+pub(crate) fn target(url: &str, trust: Option<Trust>) -> Result<(SocketAddr, Option<Tls>), Box<dyn Error>> {
     let (scheme, rest) = url.split_once("://").ok_or("the URL begins with ws:// or wss://")?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, "ws"));
     if path != "ws" {

@@ -6,10 +6,14 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use bytes::{Buf, Bytes, BytesMut};
+use core::mem;
 
 /// Up to this size a payload is copied behind its header: one contiguous chunk to write, and no small slice
 /// keeps the large read buffer alive from which it came.
 const COPY_BYTES: usize = 4096;
+
+/// What is reserved at most for small frames that leave together. They may grow beyond it.
+const MAX_RUN_RESERVED_BYTES: usize = 64 * 1024;
 
 /// The longest header of an unmasked frame: 2 bytes, and 8 of extended length.
 pub(crate) const MAX_HEADER_BYTES: usize = 10;
@@ -137,6 +141,50 @@ impl Batch {
     }
 }
 
+/// Puts frames behind each other, to leave together. Small ones that follow each other are copied into one chunk:
+/// that costs less than a chunk each, here and in the kernel. One that is alone is not copied.
+#[derive(Debug, Default)]
+pub(crate) struct Gather {
+    batch: Batch,
+    alone: Bytes,
+    run: BytesMut,
+    /// About how much will come.
+    expected: usize,
+}
+
+impl Gather {
+    pub(crate) fn expecting(bytes: usize) -> Self {
+        Self { expected: bytes.min(MAX_RUN_RESERVED_BYTES), ..Self::default() }
+    }
+
+    pub(crate) fn append(&mut self, frame: &Frame) {
+        if !frame.tail.is_empty() {
+            self.end_run();
+            self.batch.append(frame);
+        } else if self.alone.is_empty() && self.run.is_empty() {
+            self.alone = frame.head.clone();
+        } else {
+            if self.run.is_empty() {
+                self.run.reserve(self.expected.max(self.alone.len() + frame.len()));
+                self.run.extend_from_slice(&mem::take(&mut self.alone));
+            }
+            self.run.extend_from_slice(&frame.head);
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> Batch {
+        self.end_run();
+        self.batch
+    }
+
+    fn end_run(&mut self) {
+        self.batch.push(&mem::take(&mut self.alone));
+        if !self.run.is_empty() {
+            self.batch.push(&self.run.split().freeze());
+        }
+    }
+}
+
 impl From<Frame> for Batch {
     fn from(frame: Frame) -> Self {
         let mut batch = Self::default();
@@ -226,6 +274,30 @@ mod tests {
         }
         batch.advance(whole.len());
         assert!(!batch.has_remaining());
+    }
+
+    #[test]
+    fn frames_that_leave_together_are_chunks_only_where_they_are_large() {
+        let frame = |len: usize| Frame::encode(Opcode::Binary, alloc::vec![7; len].into());
+        let chunks = |lens: &[usize]| {
+            let mut gather = Gather::default();
+            for len in lens {
+                gather.append(&frame(*len));
+            }
+            let batch = gather.finish();
+            let plain: Vec<u8> = lens.iter().flat_map(|len| bytes_of(frame(*len).into())).collect();
+            assert_eq!(bytes_of(batch.clone()), plain, "{lens:?}");
+            1 + batch.rest.len()
+        };
+        assert_eq!(chunks(&[10]), 1);
+        assert_eq!(chunks(&[10, 4096, 0, 1000]), 1);
+        // A large one is two: its header, and its payload as it came.
+        assert_eq!(chunks(&[5000]), 2);
+        assert_eq!(chunks(&[10, 20, 5000, 6000, 30, 40]), 6);
+        let alone = frame(10);
+        let mut gather = Gather::default();
+        gather.append(&alone);
+        assert_eq!(gather.finish().chunk().as_ptr(), alone.head.as_ptr(), "it is not copied");
     }
 
     #[test]

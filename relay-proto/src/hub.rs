@@ -157,8 +157,10 @@ impl Hub {
         read(self.0.relay.borrow().stats())
     }
 
+    /// Deadlines to come are met at whole milliseconds, so that many that are close together are one.
     fn deadline(&self) -> Option<Instant> {
         let (at, _) = self.0.relay.borrow().next_deadline()?;
+        let at = if at > self.now().monotonic { whole_millis(at) } else { at };
         self.0.origin.checked_add(at)
     }
 
@@ -186,6 +188,11 @@ impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hub").finish_non_exhaustive()
     }
+}
+
+fn whole_millis(at: Duration) -> Duration {
+    let millis = at.as_nanos().div_ceil(1_000_000);
+    u64::try_from(millis).map_or(at, Duration::from_millis)
 }
 
 /// The one place where this crate reads clocks.

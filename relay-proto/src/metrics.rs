@@ -89,13 +89,11 @@ pub fn answer(request: &Request<'_>, render: impl FnOnce() -> String) -> Respons
     // How a page may be asked for is the same everywhere.
     let route = if path == PATH || page.is_some() { Route::Status } else { Route::Unknown };
     match request.judge(route) {
-        Ok(()) => match page {
-            Some(page) => Response::new(200, head_only, &page),
-            None => {
-                let content = Content { media_type: MEDIA_TYPE, fields: "", body: &render() };
-                Response::new(200, head_only, &content)
-            }
-        },
+        Ok(()) => {
+            let text = if page.is_none() { render() } else { String::new() };
+            let metrics = Content { media_type: MEDIA_TYPE, fields: "", body: &text };
+            Response::new(200, head_only, page.as_ref().unwrap_or(&metrics))
+        }
         Err(refusal) => {
             let form = if request.wants_json() { Form::Json } else { Form::Plain };
             Response::refusal(refusal, form, head_only, None)

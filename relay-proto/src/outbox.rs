@@ -19,7 +19,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::canary::{Canary, sings};
 use crate::config::Config;
 use crate::envelope::Lane;
-use crate::frame::{Batch, Frame, Opcode};
+use crate::frame::{Batch, Frame, Gather, Opcode};
 use crate::ledger::{Fate, Ledger, Waiting};
 use crate::stats::DropReason;
 
@@ -166,7 +166,7 @@ impl Outbox {
     /// The next batch, which then is outstanding. None if all that waited was stale.
     pub(crate) fn take(&mut self, now: Duration, config: &Config, ledger: &mut Ledger) -> Option<Batch> {
         self.drop_stale_voice(now, config, ledger);
-        let mut batch = Batch::default();
+        let mut batch = Gather::expecting(self.held);
         if let Some(payload) = self.pong.take() {
             batch.append(&Frame::encode(Opcode::Pong, payload));
         }
@@ -183,6 +183,7 @@ impl Outbox {
             self.in_flight.push(waiting);
         }
         self.take_data(&mut batch, now, config, ledger);
+        let batch = batch.finish();
         if batch == Batch::default() {
             return None;
         }
@@ -191,7 +192,7 @@ impl Outbox {
         Some(batch)
     }
 
-    fn take_data(&mut self, batch: &mut Batch, now: Duration, config: &Config, ledger: &mut Ledger) {
+    fn take_data(&mut self, batch: &mut Gather, now: Duration, config: &Config, ledger: &mut Ledger) {
         let mut taken = 0;
         while let Some(first) = self.data.front() {
             if taken > 0 && taken + first.cost as usize > MAX_BATCH_BYTES {

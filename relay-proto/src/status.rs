@@ -70,7 +70,7 @@ fn limit(limit: usize, show: impl FnOnce(usize) -> String) -> Cow<'static, str> 
 }
 
 /// 100000 as `100,000`.
-fn grouped(number: impl ToString) -> String {
+fn grouped(number: impl ToString + Copy) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -18,10 +18,9 @@ use relay_proto::http::Head;
 use relay_proto::hub::{Connection, Write};
 use relay_proto::{Fault, Hub};
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use smol::net::TcpStream;
 use smol::{LocalExecutor, Task};
 
-use crate::shared::Shared;
+use crate::shared::{Shared, Socket};
 use crate::tls::{Tls, TlsStream};
 
 /// What every connection is served with.
@@ -50,7 +49,7 @@ impl Service {
     }
 
     /// Serves one socket from accept to close.
-    pub(crate) async fn serve(self: Rc<Self>, socket: TcpStream, ip: IpAddr) {
+    pub(crate) async fn serve(self: Rc<Self>, socket: Socket, ip: IpAddr) {
         let Some(conn) = self.hub.open(ip) else { return };
         let conn = Rc::new(conn);
         let socket = Shared::new(socket);
@@ -90,7 +89,7 @@ impl Service {
     }
 }
 
-async fn secure(tls: &Tls, socket: Shared<TcpStream>) -> io::Result<Shared<TlsStream<Shared<TcpStream>>>> {
+async fn secure(tls: &Tls, socket: Shared<Socket>) -> io::Result<Shared<TlsStream<Shared<Socket>>>> {
     Ok(Shared::new(tls.accept(socket).await?))
 }
 

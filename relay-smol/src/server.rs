@@ -1,18 +1,18 @@
 //! One thread: sockets that listen, a timer for the machine, and whoever steers it.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
 use std::time::Instant;
 
 use relay_host::{CHECK_INTERVAL, Control, MetricsPage, Ready, net, new_hub};
 use relay_proto::{Hub, Settings};
 use smol::future::yield_now;
-use smol::net::{TcpListener, TcpStream};
-use smol::{LocalExecutor, Timer};
+use smol::{Async, LocalExecutor, Timer};
 
 use crate::connection::Service;
 use crate::metrics;
+use crate::shared::Socket;
 use crate::tls::Tls;
 
 /// As the metrics name it.
@@ -21,7 +21,7 @@ const PROGRAM: (&str, &str) = ("smol", env!("CARGO_PKG_VERSION"));
 /// Serves until it is drained or stopped. Whatever is still open then is dropped.
 pub(crate) fn run(
     settings: &Settings,
-    [clients, metrics]: [Vec<std::net::TcpListener>; 2],
+    [clients, metrics]: [Vec<TcpListener>; 2],
     tls: Option<Tls>,
     control: &Control,
     ready: Ready,
@@ -34,7 +34,7 @@ pub(crate) fn run(
         for listener in clients {
             let (tasks, service) = (service.clone(), service.clone());
             let serve = move |socket, ip| service.clone().serve(socket, ip);
-            accepting.push(executor.spawn(accept(TcpListener::try_from(listener)?, tasks, serve)));
+            accepting.push(executor.spawn(accept(Async::new(listener)?, tasks, serve)));
         }
         let valid_until = {
             let tls = tls.clone();
@@ -44,7 +44,7 @@ pub(crate) fn run(
         for listener in metrics {
             let (tasks, page) = (service.clone(), page.clone());
             let serve = move |socket, _| metrics::serve(page.clone(), socket);
-            accepting.push(executor.spawn(accept(TcpListener::try_from(listener)?, tasks, serve)));
+            accepting.push(executor.spawn(accept(Async::new(listener)?, tasks, serve)));
         }
         executor.spawn(keep_time(hub.clone())).detach();
         executor.spawn(watch(tls)).detach();
@@ -59,7 +59,7 @@ pub(crate) fn run(
     }))
 }
 
-async fn accept<F>(listener: TcpListener, tasks: Rc<Service>, serve: impl Fn(TcpStream, IpAddr) -> F)
+async fn accept<F>(listener: Async<TcpListener>, tasks: Rc<Service>, serve: impl Fn(Socket, IpAddr) -> F)
 where
     F: Future<Output = ()> + 'static,
 {
@@ -67,7 +67,7 @@ where
         match listener.accept().await {
             Ok((socket, peer)) => {
                 net::tune(&socket);
-                if let Some(task) = tasks.spawn(serve(socket, peer.ip())) {
+                if let Some(task) = tasks.spawn(serve(Socket::new(socket), peer.ip())) {
                     task.detach();
                 }
                 // A crowd that comes in must not keep those waiting that are in.

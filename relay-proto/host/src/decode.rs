@@ -270,12 +270,11 @@ mod tests {
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [1, 2, 3, 4];
         let mut frame = vec![first];
-        match payload.len() {
-            len @ 0..=125 => frame.push(0x80 | len as u8),
-            len => {
-                frame.push(0x80 | 126);
-                frame.extend((len as u16).to_be_bytes());
-            }
+        if let Ok(len @ 0..=125) = u8::try_from(payload.len()) {
+            frame.push(0x80 | len);
+        } else {
+            frame.push(0xFE);
+            frame.extend(u16::try_from(payload.len()).expect("a test's payload").to_be_bytes());
         }
         frame.extend(mask);
         frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
@@ -365,7 +364,7 @@ mod tests {
         assert_eq!(feed(&mut unfinished, &[]), Next::Later);
         assert!(!unfinished.has_more());
         assert_eq!(feed(&mut unfinished, &bytes[cut..]), Next::Later);
-        assert_eq!(seen, ["one", "two", "three", "four"].map(|text| Bytes::from(text)));
+        assert_eq!(seen, ["one", "two", "three", "four"].map(Bytes::from));
     }
 
     #[test]
@@ -385,11 +384,11 @@ mod tests {
     fn a_decoder_that_has_grown_is_not_kept_for_others() {
         let (decoding, mut unfinished) = (decoding(), Unfinished::default());
         let mut ignore = |_| Next::More;
-        decoding.decode_into(&mut unfinished, &frame(0x82, &[0; CHUNK_BYTES]), &mut ignore);
+        decoding.decode_into(&mut unfinished, &frame(0x82, &vec![0; CHUNK_BYTES]), &mut ignore);
         let spare = decoding.spare.take();
         assert!(spare.is_some());
         decoding.spare.set(spare);
-        decoding.decode_into(&mut unfinished, &frame(0x82, &[0; CHUNK_BYTES + 1]), &mut ignore);
+        decoding.decode_into(&mut unfinished, &frame(0x82, &vec![0; CHUNK_BYTES + 1]), &mut ignore);
         assert!(decoding.spare.take().is_none());
     }
 }

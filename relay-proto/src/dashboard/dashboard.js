@@ -1,6 +1,6 @@
 // Reads /metrics once a second and draws what it sees; keeps five minutes, in this page only.
 
-const EVERY_MS = 1000, PATIENCE_MS = 5000, KEPT_MS = 5 * 60_000, SHORTEST_MS = 60_000;
+const EVERY_MS = 1000, PATIENCE_MS = 5000, KEPT_MS = 5 * 60_000, SHORTEST_MS = 10_000;
 const RATE_MS = 3000, WAIT_MS = 10_000;
 const LANES = ["voice", "data"];
 
@@ -68,7 +68,10 @@ const scaled = (n, base, units) => {
 const plain = (n) => (n < 10_000 ? digits(n) : scaled(n, 1000, ["", "k", "M", "G"]));
 const perSecond = (n) => `${plain(n)}/s`;
 const bytes = (n) => scaled(n, 1024, ["B", "KiB", "MiB", "GiB", "TiB"]);
-const seconds = (n) => (n < 1 ? `${digits(n * 1000)} ms` : `${digits(n)} s`);
+const seconds = (n) => {
+  if (n > 0 && n < 0.001) return `${digits(n * 1e6)} µs`;
+  return n < 1 ? `${digits(n * 1000)} ms` : `${digits(n)} s`;
+};
 const percent = (n) => `${digits(n)} %`;
 const lasting = (s) => {
   const [days, hours, minutes] = [Math.floor(s / 86400), Math.floor(s / 3600), Math.floor(s / 60)];
@@ -86,21 +89,21 @@ const total = (values, name) => [...values].reduce((sum, [key, n]) => sum + (key
 const counter = (key) => (readings, at) => rate(readings, at, key);
 const wait = (lane, q) => (readings, at) => quantile(readings, at, "relay_queue_wait_seconds", lane, q);
 
-/** One line for each reason that has ever been counted, the most frequent ones first. */
-const reasons = (name) => (values) =>
+/** One line for each combination of labels that has ever been counted, the most frequent ones first. */
+const each = (name, ...labels) => (values) =>
   [...values]
     .filter(([key, n]) => key.startsWith(`${name}{`) && n > 0)
     .sort(([, one], [, other]) => other - one)
     .slice(0, 6)
     .map(([key]) => ({
-      name: [label(key, "lane"), label(key, "reason").replaceAll("_", " ")].filter(Boolean).join(", "),
+      name: labels.map((name) => label(key, name).replaceAll("_", " ")).join(", "),
       read: counter(key),
     }));
 
 const CHARTS = [
-  { id: "deliveries", title: "Deliveries", note: "messages a second, once for each receiver", unit: perSecond,
+  { id: "deliveries", title: "Deliveries", note: "a second, once per receiver", unit: perSecond,
     series: () => LANES.map((lane) => ({ name: lane, read: counter(`relay_messages_delivered_total{lane="${lane}"}`) })) },
-  { id: "waits", title: "Waiting time", note: "until a message began to be written", unit: seconds, empty: "Nothing was delivered lately",
+  { id: "waits", title: "Waiting time", note: "before being written", unit: seconds, empty: "Nothing was delivered lately",
     series: () => LANES.flatMap((lane, k) => [
       { name: `${lane} p50`, k, dashed: true, read: wait(lane, 0.5) }, { name: `${lane} p99`, k, read: wait(lane, 0.99) },
     ]) },
@@ -108,7 +111,7 @@ const CHARTS = [
     series: () => ["host", "guest"].map((role) => ({ name: `${role}s`, read: gauge(`relay_connections{role="${role}"}`) })) },
   { id: "rooms", title: "Rooms", note: "live", unit: plain, whole: true,
     series: () => [{ name: "rooms", read: gauge("relay_rooms") }] },
-  { id: "memory", title: "Memory", note: "of the process, and what waits in it", unit: bytes,
+  { id: "memory", title: "Memory", note: "of the process, and what waits", unit: bytes,
     series: () => [{ name: "resident", read: gauge("process_resident_memory_bytes") }, { name: "waiting", read: gauge("relay_held_bytes") }] },
   { id: "cpu", title: "CPU", note: "of one core", unit: percent, least: 1,
     series: () => [{ name: "user and system", read: (readings, at) => {
@@ -116,9 +119,11 @@ const CHARTS = [
       return used === null ? null : used * 100;
     } }] },
   { id: "drops", title: "Drops", note: "messages let go a second", unit: perSecond, empty: "No message was dropped since the start",
-    series: reasons("relay_messages_dropped_total") },
+    series: each("relay_messages_dropped_total", "lane", "reason") },
   { id: "refusals", title: "Refusals", note: "requests turned away a second", unit: perSecond, empty: "Nobody was refused since the start",
-    series: reasons("relay_handshakes_refused_total") },
+    series: each("relay_handshakes_refused_total", "reason") },
+  { id: "disconnects", title: "Disconnects", note: "a second, by whom and close code", unit: perSecond, empty: "Nobody has left a room since the start",
+    series: each("relay_disconnects_total", "initiator", "code") },
 ];
 
 const of = (bound, unit) => (bound === undefined || bound === Infinity ? "no limit" : `of ${unit(bound)}`);
@@ -198,7 +203,7 @@ class Chart {
     this.legend.replaceChildren(...lines.map((line) => this.entry(line, line.points[at] ?? null)));
     const known = lines.flatMap((line) => line.points).filter((n) => n !== null);
     this.empty.textContent = known.length ? "" : latest && (spec.empty ?? (readings.length < 2 ? "Takes a second reading" : ""));
-    this.plot(readings, lines, Math.max(0, ...known), pointed);
+    this.plot(readings, lines, known.length ? Math.max(...known) : null, pointed);
     const told = lines.map((line) => `${line.name} ${shown(line.points[at] ?? null, spec.unit)}`).join(", ");
     this.svg.setAttribute("aria-label", `${spec.title}, ${spec.note}: ${told || this.empty.textContent}`);
   }
@@ -214,12 +219,13 @@ class Chart {
     const { width, height } = this.svg.getBoundingClientRect();
     const now = readings.at(-1).time;
     const span = Math.min(KEPT_MS, Math.max(SHORTEST_MS, now - readings[0].time));
-    const steps = ticks(most, this.spec);
+    // Without a value there is no scale, and only the ground is drawn.
+    const steps = ticks(most ?? 0, this.spec);
     const [left, right, top, bottom] = [54, width - 6, 8, height - 20];
     const x = (time) => right - (now - time) / span * (right - left);
     const y = (n) => bottom - n / steps.at(-1) * (bottom - top);
     const text = (at, down, anchor, content) => make("text", { x: at, y: down, "text-anchor": anchor }, content);
-    const drawn = steps.flatMap((n) => [
+    const drawn = steps.slice(0, most === null ? 1 : undefined).flatMap((n) => [
       make("line", { class: "grid", x1: left, x2: right, y1: Math.round(y(n)), y2: Math.round(y(n)) }),
       text(left - 8, y(n) + 4, "end", this.spec.unit(n)),
     ]);
@@ -329,4 +335,6 @@ for (const chart of charts) {
   chart.svg.addEventListener("pointerleave", () => { pointed = null; draw(); });
 }
 addEventListener("resize", draw);
+byId("state").textContent = "Connecting";
+document.querySelector("footer").hidden = false;
 turn();
