@@ -5,6 +5,7 @@
 
 mod bench;
 mod campaign;
+mod doctor;
 mod options;
 
 use std::fs::File;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some("sim") => return campaign::main(rest()),
         Some("bench") => return bench::main(rest()),
+        Some("doctor") => return doctor::main(rest()),
         _ => {}
     }
     match Command::from_args() {

@@ -36,6 +36,10 @@ Breaks the world around a simulated relay.
     conformance bench [--help]
 
 Puts load on a relay, and measures what it does and costs.
+
+    conformance doctor URL [--help]
+
+Looks at a relay from here, and says what to do where something is wrong.
 ";
 
 /// What was asked for.
@@ -113,7 +117,7 @@ pub(crate) fn target(url: &str, trust: Option<Trust>) -> Result<(SocketAddr, Opt
         "wss" => {
             let trust = trust.ok_or("wss needs --ca FILE or --insecure")?;
             Some(Tls {
-                config: Arc::new(client_config(trust)?),
+                config: Arc::new(client_config(&trust)?),
                 name: ServerName::try_from(host.to_owned())?,
             })
         }
@@ -122,7 +126,7 @@ pub(crate) fn target(url: &str, trust: Option<Trust>) -> Result<(SocketAddr, Opt
     Ok((address, tls))
 }
 
-fn client_config(trust: Trust) -> Result<ClientConfig, Box<dyn Error>> {
+pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, Box<dyn Error>> {
     let builder = ClientConfig::builder();
     Ok(match trust {
         Trust::File(path) => {

@@ -236,7 +236,7 @@ const view = {
     item.className = kind;
     item.append(...content);
     $("log").append(item);
-    item.scrollIntoView({ block: "nearest" });
+    $("log").scrollTop = $("log").scrollHeight;
   },
 
   message({ type, from, text, mine }) {

@@ -55,9 +55,9 @@ impl Session {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let claims = json!({ "room_id": id, "peer_id": role, "role": role, "exp": now + 86_400 });
         let parts = [json!({ "alg": "EdDSA", "typ": "JWT" }), claims];
-        let signed = parts.map(|part| Base64::encode_string(part.to_string().as_bytes())).join(".");
-        let signature = Base64::encode_string(&signer.sign(signed.as_bytes()).to_bytes());
-        format!("{}?room={id}&token={signed}.{signature}", self.url)
+        let head = parts.map(|part| Base64::encode_string(part.to_string().as_bytes())).join(".");
+        let signature = Base64::encode_string(&signer.sign(head.as_bytes()).to_bytes());
+        format!("{}?room={id}&token={head}.{signature}", self.url)
     }
 
     /// A message, its text sealed.
