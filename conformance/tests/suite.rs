@@ -52,6 +52,7 @@ fn is_for(case: &Case, path: Path) -> bool {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "it watches the machine, and nobody waits for it")]
 fn watch_for_standstills() {
     loop {
         let before = Instant::now();
