@@ -212,6 +212,7 @@ impl World {
                 return;
             }
             Action::Probe { conn } | Action::Pause { conn } | Action::Resume { conn } => (conn, false),
+            Action::HandOver { .. } | Action::TickOthers => unreachable!("there is one shard"),
             Action::Exit => return assert!(self.living.is_empty(), "it ends too early"),
         };
         let outstanding = self.living.get_mut(conn);

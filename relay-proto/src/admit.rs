@@ -41,6 +41,9 @@ impl Relay {
         let Phase::Handshake { .. } = self.connections[slot].phase else {
             return Self::misuse("a second request head", sink);
         };
+        if self.hands_over(slot, request, sink) {
+            return;
+        }
         let ip = client_address(self.connections[slot].ip, request, &self.config.trusted_proxies);
         self.connections[slot].ip = ip;
         if !self.count_behind_proxy(slot, sink) {
@@ -50,11 +53,13 @@ impl Relay {
         let head_only = if request.method == "HEAD" { HeadOnly::Yes } else { HeadOnly::No };
         let outcome = match route {
             Route::WebSocket => {
-                let rate = self.gate.request(Origin::of(ip), self.now.monotonic, &self.config);
+                let rate = self.shard.gate().request(Origin::of(ip), self.now.monotonic, &self.config);
                 rate.map_err(|wait| (Refusal::RateLimited, Some(wait)))
                     .and_then(|()| request.judge(route).map_err(|refusal| (refusal, None)))
-                    .and_then(|()| self.judge(request).map_err(|refusal| (refusal, self.retry(refusal))))
-                    .map(|place| self.join(slot, place, sink))
+                    .and_then(|()| {
+                        let joined = self.judge(request).and_then(|place| self.join(slot, place, sink));
+                        joined.map_err(|refusal| (refusal, self.retry(refusal)))
+                    })
             }
             Route::Status | Route::Health | Route::Unknown => {
                 request.judge(route).map_err(|refusal| (refusal, None)).map(|()| {
@@ -83,7 +88,7 @@ impl Relay {
             return true;
         }
         let (origin, ip) = (Origin::of(connection.ip), connection.ip);
-        if self.gate.enter_from(origin, &self.config) {
+        if self.shard.gate().enter_from(origin, &self.config) {
             connection.counted = Some(origin);
             return true;
         }
@@ -122,15 +127,14 @@ impl Relay {
             }
         }
         match live {
-            None if !self.drain.opens_rooms() => return Err(Refusal::Draining),
-            None if self.rooms.len() >= self.config.max_rooms => return Err(Refusal::MaxRooms),
+            None => self.shard.gate().may_open_room(&self.config)?,
             Some(live)
                 if self.rooms[live].members.len()
                     >= self.config.max_clients_per_room.saturating_add(sings(Canary::OneTooMany).into()) =>
             {
                 return Err(Refusal::RoomFull);
             }
-            None | Some(_) => {}
+            Some(_) => {}
         }
         let accept = request.judge_handshake()?;
         let peer =
@@ -138,13 +142,17 @@ impl Relay {
         Ok(Place { room: live.ok_or(Opening { id, key }), role, peer, accept })
     }
 
-    /// Contract 7: in the room first, then the 101.
-    fn join(&mut self, slot: u32, place: Place, sink: &mut impl Sink) {
+    /// Contract 7: in the room first, then the 101. Refused only if another shard has just taken the last room.
+    fn join(&mut self, slot: u32, place: Place, sink: &mut impl Sink) -> Result<(), Refusal> {
         let now = self.now.monotonic;
-        let room = place.room.unwrap_or_else(|opening| {
-            self.ledger.stats.rooms += 1;
-            self.rooms.open(&opening.id, opening.key, now)
-        });
+        let room = match place.room {
+            Ok(live) => live,
+            Err(opening) => {
+                self.shard.gate().open_room(&self.config)?;
+                self.ledger.stats.rooms += 1;
+                self.rooms.open(&opening.id, opening.key, now)
+            }
+        };
         self.rooms[room].members.push(slot);
         self.touch_room(room);
         let stats = &mut self.ledger.stats;
@@ -169,6 +177,7 @@ impl Relay {
         connection.outbox.occupy(now);
         self.arm(slot);
         sink.action(Action::Upgrade { conn, response: Response::switching_protocols(&place.accept) });
+        Ok(())
     }
 
     /// Rule R1: the idle time of a room starts anew. Its timer stays where it is and looks again later.
@@ -183,7 +192,7 @@ impl Relay {
 
     fn page(&self, route: Route, head_only: HeadOnly) -> Response {
         if route == Route::Status {
-            let state = if self.drain.opens_rooms() { status::SERVING } else { status::DRAINING };
+            let state = if self.shard.gate().opens_rooms() { status::SERVING } else { status::DRAINING };
             let body = &status::page(&self.config, &state);
             return Response::new(
                 200,
@@ -191,7 +200,7 @@ impl Relay {
                 &Content { media_type: HTML, fields: status::POLICY, body },
             );
         }
-        if self.drain.opens_rooms() {
+        if self.shard.gate().opens_rooms() {
             let body = r#"{"status":"ok"}"#;
             return Response::new(200, head_only, &Content { media_type: JSON, fields: "", body });
         }

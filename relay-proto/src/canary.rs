@@ -65,6 +65,12 @@ canaries! {
     WrongCode,
     /// R9: hosts are not the first to go, and somebody stays.
     HalfClosedRoom,
+    /// A room is wherever somebody asks for it.
+    TwoHomes,
+    /// C2: whoever goes to another shard takes up two places.
+    TwoPlaces,
+    /// D1: the last room is closed, and no other shard hears of it.
+    SilentEnd,
 }
 
 #[cfg(canary)]

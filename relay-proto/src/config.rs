@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::num::NonZeroU16;
 use core::time::Duration;
 
 use ipnet::IpNet;
@@ -114,6 +115,8 @@ pub struct Settings {
     pub log_addresses: bool,
     /// `RELAY_RECORD`: a path.
     pub record: Option<String>,
+    /// `RELAY_SHARDS`; none for what the adapter takes by itself, see [`shards`](Self::shards).
+    pub shards: Option<NonZeroU16>,
     /// What the machine decides by.
     pub relay: Config,
 }
@@ -137,6 +140,13 @@ impl Settings {
         Ok(settings)
     }
 
+    /// On how many threads the rooms are. `auto` is what an adapter takes where it was not told.
+    pub fn shards(&self, auto: NonZeroU16) -> NonZeroU16 {
+        // A recording is of one machine, which decides nothing by what others have counted.
+        let auto = if self.record.is_some() { NonZeroU16::MIN } else { auto };
+        self.shards.unwrap_or(auto).min(MAX_SHARDS)
+    }
+
     /// What no single variable shows.
     fn judge(&self) -> Result<(), SettingsError> {
         let alone = |name, remedy| Err(SettingsError { name, value: String::new(), remedy });
@@ -144,6 +154,15 @@ impl Settings {
             (Some(_), None) => return alone("RELAY_TLS_KEY", "set together with RELAY_TLS_CERT"),
             (None, Some(_)) => return alone("RELAY_TLS_CERT", "set together with RELAY_TLS_KEY"),
             (Some(_), Some(_)) | (None, None) => {}
+        }
+        if self.record.is_some()
+            && let Some(shards) = self.shards.filter(|shards| shards.get() > 1)
+        {
+            return Err(SettingsError {
+                name: "RELAY_SHARDS",
+                value: alloc::format!("{shards}"),
+                remedy: "1 or auto together with RELAY_RECORD: one shard is all that a recording can hold",
+            });
         }
         if let (Some(ping), Some(pong)) = (self.relay.ping_interval, self.relay.pong_timeout)
             && ping >= pong
@@ -170,6 +189,7 @@ impl Default for Settings {
             log_format: LogFormat::Text,
             log_addresses: false,
             record: None,
+            shards: None,
             relay: Config {
                 max_rooms: 0,
                 max_clients_per_room: 0,
@@ -312,6 +332,9 @@ variables! {
     "RELAY_DRAIN_SECONDS", "10", "a number of seconds such as 10 or 0.5, up to 86400",
         "time over which rooms are closed after SIGTERM",
         |s, v| { s.relay.drain = seconds(v)?.unwrap_or_default(); (s.relay.drain <= MAX_DRAIN).then_some(()) };
+    "RELAY_SHARDS", "auto", "a whole number from 1 to 256, or auto",
+        "threads among which the rooms are divided; `auto` is one for each processor on relay-tokio, and 1 on relay-smol",
+        |s, v| { s.shards = if v == "auto" { None } else { Some(shards(v)?) }; Some(()) };
     "RELAY_METRICS_ADDR", "", "HOST:PORT with an IP address for HOST, or :PORT for loopback",
         "where `/metrics` is served; `:PORT` is loopback only",
         |s, v| { s.metrics_addr = Some(listen(v, &[IpAddr::V4(Ipv4Addr::LOCALHOST)])?); Some(()) };
@@ -330,6 +353,9 @@ variables! {
 /// `RELAY_MAX_QUEUED_BYTES=auto`, to be replaced by whoever can ask for the size of the memory.
 pub const AUTO: usize = usize::MAX - 1;
 
+/// More threads than any machine has processors for.
+const MAX_SHARDS: NonZeroU16 = NonZeroU16::new(256).expect("it is not 0");
+
 /// No time-out needs more than a hundred years, and none overflows a clock.
 const MAX_SECONDS: f64 = 3_155_760_000.0;
 
@@ -346,6 +372,11 @@ fn number(text: &str) -> Option<usize> {
 
 fn limit(text: &str) -> Option<usize> {
     number(text).map(|n| if n == 0 { usize::MAX } else { n })
+}
+
+fn shards(text: &str) -> Option<NonZeroU16> {
+    let shards = NonZeroU16::new(u16::try_from(number(text)?).ok()?)?;
+    (shards <= MAX_SHARDS).then_some(shards)
 }
 
 #[allow(clippy::option_option)] // unreadable, none, some

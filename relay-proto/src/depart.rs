@@ -98,14 +98,14 @@ impl Relay {
 
     pub(crate) fn disconnected(&mut self, slot: u32, sink: &mut impl Sink) {
         self.leave(slot, Departure::Lost, sink);
-        self.remove(slot, DropReason::Gone);
+        self.remove(slot);
     }
 
     /// Drops the socket of a connection, whatever its phase.
     pub(crate) fn abort(&mut self, slot: u32, sink: &mut impl Sink) {
         self.leave(slot, Departure::Lost, sink);
         sink.action(Action::Abort { conn: self.id(slot) });
-        self.remove(slot, DropReason::Gone);
+        self.remove(slot);
     }
 
     /// Takes a member out of its room at once, and ends its connection in good order.
@@ -193,7 +193,7 @@ impl Relay {
             self.ledger.stats.rooms -= 1;
             self.timers.set(Key::Room(index), &mut self.rooms[index].armed, None);
             self.rooms.close(index);
-            return;
+            return self.room_closed(sink);
         }
         self.touch_room(index);
         let members = self.rooms[index].members.iter();
@@ -208,13 +208,19 @@ impl Relay {
         }
     }
 
-    fn remove(&mut self, slot: u32, reason: DropReason) {
+    fn remove(&mut self, slot: u32) {
+        let counted = self.connections[slot].counted;
+        self.forget(slot);
+        self.shard.gate().leave(counted);
+    }
+
+    /// Nothing is left of it but its place among the sockets of all shards.
+    pub(crate) fn forget(&mut self, slot: u32) {
         let Some(mut connection) = self.connections.remove(slot) else { return };
-        connection.outbox.clear(reason, &mut self.ledger);
+        connection.outbox.clear(DropReason::Gone, &mut self.ledger);
         self.timers.set(Key::Connection(slot), &mut connection.armed, None);
         self.timers.set(Key::Flush(slot), &mut connection.flush, None);
         self.heaviest.remove(&(connection.weight, slot));
-        self.gate.leave(connection.counted);
         self.ledger.stats.connections -= 1;
     }
 }

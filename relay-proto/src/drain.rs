@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::canary::{Canary, sings};
 use crate::connection::Phase;
 use crate::depart::Departure;
 use crate::event::{Action, Notice, Sink};
@@ -30,10 +31,12 @@ enum Stage {
     /// Rooms are closed one after the other. Those that remain, last one first, each by index and generation.
     Draining {
         rooms: Vec<(u32, u32)>,
-        total: u32,
+        /// Of the next one, among the rooms of all shards.
+        turn: usize,
+        turns: usize,
         started: Duration,
     },
-    /// All rooms are closed; connections come to their end.
+    /// All rooms are closed, in every shard; connections come to their end.
     Closing {
         until: Duration,
     },
@@ -45,7 +48,7 @@ impl Drain {
         Self { stage: Stage::Running, armed: None }
     }
 
-    pub(crate) fn opens_rooms(&self) -> bool {
+    pub(crate) fn is_running(&self) -> bool {
         matches!(self.stage, Stage::Running)
     }
 
@@ -63,8 +66,8 @@ impl Relay {
         self.rng.shuffle(&mut rooms);
         sink.notice(Notice::Draining { rooms: rooms.len() });
         self.ledger.stats.draining = true;
-        let total = u32::try_from(rooms.len()).unwrap_or(u32::MAX).max(1);
-        self.drain.stage = Stage::Draining { rooms, total, started: self.now.monotonic };
+        let (turn, turns) = self.shard.gate().draw_turns(rooms.len());
+        self.drain.stage = Stage::Draining { rooms, turn, turns, started: self.now.monotonic };
         self.drain_due(sink);
     }
 
@@ -74,18 +77,15 @@ impl Relay {
         self.timers.set(Key::Drain, &mut self.drain.armed, None);
         loop {
             match &mut self.drain.stage {
-                Stage::Draining { rooms, total, started } => {
-                    let Some(&(index, generation)) = rooms.last() else {
-                        let until = *started + self.config.drain + CUT;
-                        self.begin_closing(until, sink);
-                        continue;
-                    };
-                    let turn = *total - u32::try_from(rooms.len()).unwrap_or(*total);
-                    let due = *started + self.config.drain * turn / *total;
+                Stage::Draining { rooms, turn, turns, started } => {
+                    // Without any left, it is up to the other shards: see `exit_when_done`.
+                    let Some(&(index, generation)) = rooms.last() else { return };
+                    let due = *started + share(self.config.drain, *turn, *turns);
                     if due > now {
                         return self.timers.set(Key::Drain, &mut self.drain.armed, Some((due, Wake::Drain)));
                     }
                     rooms.pop();
+                    *turn += 1;
                     if self.rooms.lives(index, generation) {
                         self.close_room(index, Departure::Restart, sink);
                     }
@@ -120,6 +120,7 @@ impl Relay {
     pub(crate) fn exit_when_done(&mut self, sink: &mut impl Sink) {
         if let Stage::Draining { started, .. } = self.drain.stage
             && self.rooms.len() == 0
+            && self.shard.gate().is_drained()
         {
             // Those whose turn was to come have ended by themselves, and no other opens.
             self.begin_closing(started + self.config.drain + CUT, sink);
@@ -134,7 +135,17 @@ impl Relay {
     /// Whoever has asked for nothing yet is not waited for.
     fn begin_closing(&mut self, until: Duration, sink: &mut impl Sink) {
         self.drain.stage = Stage::Closing { until };
+        self.timers.set(Key::Drain, &mut self.drain.armed, Some((until, Wake::Drain)));
         self.abort_all(|phase| matches!(phase, Phase::Handshake { .. }), sink);
+    }
+
+    /// A room of this shard is no more. If it was the last one of all, the other shards wait for it.
+    pub(crate) fn room_closed(&mut self, sink: &mut impl Sink) {
+        let gate = self.shard.gate();
+        gate.close_room();
+        if self.shard.has_others() && gate.is_drained() && !sings(Canary::SilentEnd) {
+            sink.action(Action::TickOthers);
+        }
     }
 
     fn abort_all(&mut self, which: impl Fn(&Phase) -> bool, sink: &mut impl Sink) {
@@ -145,4 +156,10 @@ impl Relay {
             }
         }
     }
+}
+
+/// So many parts of a time that is divided evenly.
+fn share(time: Duration, parts: usize, of: usize) -> Duration {
+    let nanos = time.as_nanos() * parts as u128 / (of as u128).max(1);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }

@@ -9,13 +9,16 @@ use bytes::Bytes;
 use crate::frame::Batch;
 use crate::http::{Request, Response};
 use crate::refusal::Refusal;
+use crate::shard::Pass;
 
 /// Names one connection: a slot and the generation of its use, so that a late event for a slot that was
-/// given to somebody else is recognised and ignored. Made by [`Relay::open`](crate::Relay::open) only.
+/// given to somebody else is recognised and ignored; and the shard whose slot it is. Made by
+/// [`Relay::open`](crate::Relay::open) and [`Relay::take_over`](crate::Relay::take_over) only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId {
     pub(crate) slot: u32,
     pub(crate) generation: u32,
+    pub(crate) shard: u16,
 }
 
 impl ConnId {
@@ -24,16 +27,24 @@ impl ConnId {
     pub fn slot(self) -> usize {
         self.slot as usize
     }
+
+    /// Which of several machines knows it, counted from 0.
+    pub fn shard(self) -> usize {
+        self.shard.into()
+    }
 }
 
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.shard > 0 {
+            write!(f, "{}/", self.shard)?;
+        }
         write!(f, "{}.{}", self.slot, self.generation)
     }
 }
 
 /// What happened outside.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Event<'a> {
     /// A whole request head was read.
     Connect {
@@ -127,9 +138,8 @@ pub enum Fault {
     InvalidUtf8,
 }
 
-/// What the machine wants done. All but [`Abort`](Action::Abort), [`Probe`](Action::Probe), the two about
-/// reading and [`Exit`](Action::Exit) ask for something to be written; of those at most one is outstanding
-/// per connection, until its [`Event::Sent`].
+/// What the machine wants done. The first four ask for something to be written; of those at most one is outstanding per
+/// connection, until its [`Event::Sent`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Action {
@@ -183,7 +193,20 @@ pub enum Action {
         /// The connection.
         conn: ConnId,
     },
-    /// The drain is over: nothing is left to wait for.
+    /// Its room is in another shard: stop reading, and bring socket, request head and pass there, to
+    /// [`Relay::take_over`](crate::Relay::take_over). Here the id is dead. Only with several shards.
+    HandOver {
+        /// The connection.
+        conn: ConnId,
+        /// Where it belongs, counted from 0.
+        shard: usize,
+        /// To be given to that shard.
+        pass: Pass,
+    },
+    /// No shard has a room any more, and this one is the first to know: send each other shard a tick. Only with several
+    /// shards, in a drain.
+    TickOthers,
+    /// The drain is over: nothing is left to wait for, in this shard.
     Exit,
 }
 

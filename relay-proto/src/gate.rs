@@ -1,8 +1,9 @@
-//! Who may come in at all: the address of a client, requests per second, sockets in all and per address.
+//! Who may come in at all: the address of a client, requests per second, sockets in all and per address, and rooms.
 //!
-//! Everything here is global to a process and knows no room.
+//! Everything here is global to a process. What knows a room is in its shard.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 
@@ -10,13 +11,8 @@ use ipnet::IpNet;
 
 use crate::config::Config;
 use crate::http::Request;
-
-/// Addresses whose rate is remembered at once. An address is forgotten two seconds after its last request at
-/// the latest; above this number the one that came first is forgotten early.
-const MAX_TRACKED: usize = 1 << 16;
-
-/// Rule T3: the burst is this many seconds' worth.
-const BURST_SECONDS: u64 = 2;
+use crate::rates::Rates;
+use crate::refusal::Refusal;
 
 /// An address as it is counted (rule T4): IPv4 alone, also when mapped into IPv6; IPv6 by its /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +39,7 @@ pub(crate) fn client_address(socket: IpAddr, request: &Request<'_>, trusted: &[I
     }
     // Bytes that are no text are an entry too: without it, what the client forged would count.
     let fields = request.values("X-Forwarded-For").flat_map(|value| value.split(|byte| *byte == b','));
-    let mut hops: alloc::vec::Vec<_> = fields.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()).collect();
+    let mut hops: Vec<_> = fields.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()).collect();
     if hops.is_empty() {
         let real = request.list("X-Real-IP").next().and_then(parse_address);
         return real.unwrap_or(socket);
@@ -67,103 +63,178 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     ip.map(|ip: IpAddr| ip.to_canonical())
 }
 
-/// Counts sockets and requests.
+/// Where all shards of a relay count what is limited for all of them together. Clones are handles to one gate.
+///
+/// It is passed by a connection when its socket is accepted, when its request head is whole, and at its end; and
+/// when a room opens or closes. Never by a message.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate(Shared<Counters>);
+
 #[derive(Debug)]
-pub(crate) struct Gate {
+struct Counters {
     sockets: usize,
     sockets_by_origin: BTreeMap<Origin, usize>,
     rates: Rates,
+    /// Live rooms, in all shards.
+    rooms: usize,
+    drain: Option<Turns>,
+}
+
+/// The order in which the rooms of a drain are closed (rule D1).
+#[derive(Debug)]
+struct Turns {
+    total: usize,
+    drawn: usize,
 }
 
 impl Gate {
-    pub(crate) const fn new() -> Self {
-        Self { sockets: 0, sockets_by_origin: BTreeMap::new(), rates: Rates::new() }
+    pub(crate) fn new() -> Self {
+        Self(Shared::new(Counters {
+            sockets: 0,
+            sockets_by_origin: BTreeMap::new(),
+            rates: Rates::new(),
+            rooms: 0,
+            drain: None,
+        }))
     }
 
-    /// Counts a socket, unless that would be one too many.
+    /// Counts a socket, unless that would be one too many; for its address too, if that is known.
     #[must_use]
-    pub(crate) fn enter(&mut self, config: &Config) -> bool {
-        let free = self.sockets < config.max_connections;
-        self.sockets += usize::from(free);
-        free
+    pub(crate) fn enter(&self, origin: Option<Origin>, config: &Config) -> bool {
+        self.0.with(|counters| {
+            let free = counters.sockets < config.max_connections
+                && origin.is_none_or(|origin| counters.enter_from(origin, config));
+            counters.sockets += usize::from(free);
+            free
+        })
     }
 
-    /// Counts it for its address too, unless that would be one too many.
+    /// Counts a socket for its address, which was not known before, unless that would be one too many.
     #[must_use]
-    pub(crate) fn enter_from(&mut self, origin: Origin, config: &Config) -> bool {
+    pub(crate) fn enter_from(&self, origin: Origin, config: &Config) -> bool {
+        self.0.with(|counters| counters.enter_from(origin, config))
+    }
+
+    /// Takes a socket back, with the address for which it was counted, if any.
+    pub(crate) fn leave(&self, origin: Option<Origin>) {
+        self.0.with(|counters| {
+            counters.sockets -= 1;
+            let Some(origin) = origin else { return };
+            if let Some(count) = counters.sockets_by_origin.get_mut(&origin) {
+                *count -= 1;
+                if *count == 0 {
+                    counters.sockets_by_origin.remove(&origin);
+                }
+            }
+        });
+    }
+
+    /// Whether it decides as a new one from now on.
+    pub(crate) fn is_as_new(&self, now: Duration) -> bool {
+        self.0.with(|counters| counters.sockets == 0 && counters.rates.is_as_new(now))
+    }
+
+    /// Rule T3: uses up one request; `Err` says after how long there will be one again.
+    pub(crate) fn request(&self, origin: Origin, now: Duration, config: &Config) -> Result<(), Duration> {
+        match config.rate_limit_per_ip {
+            Some(per_second) => self.0.with(|counters| counters.rates.request(origin, now, per_second)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a room may open now.
+    pub(crate) fn may_open_room(&self, config: &Config) -> Result<(), Refusal> {
+        self.0.with(|counters| counters.may_open_room(config))
+    }
+
+    /// Counts a room that opens. Asked before, it may have become one too many meanwhile, in another shard.
+    pub(crate) fn open_room(&self, config: &Config) -> Result<(), Refusal> {
+        self.0.with(|counters| {
+            counters.may_open_room(config)?;
+            counters.rooms += 1;
+            Ok(())
+        })
+    }
+
+    pub(crate) fn close_room(&self) {
+        self.0.with(|counters| counters.rooms -= 1);
+    }
+
+    /// Rule D1: whether rooms still open.
+    pub(crate) fn opens_rooms(&self) -> bool {
+        self.0.with(|counters| counters.drain.is_none())
+    }
+
+    /// From now on no room opens. A shard with so many rooms is told which turn the first of them has, and how many
+    /// there are in all: its others follow one by one, and then those of the next shard.
+    pub(crate) fn draw_turns(&self, rooms: usize) -> (usize, usize) {
+        self.0.with(|counters| {
+            let total = counters.rooms;
+            let turns = counters.drain.get_or_insert(Turns { total, drawn: 0 });
+            let first = turns.drawn;
+            turns.drawn += rooms;
+            (first, turns.total)
+        })
+    }
+
+    /// Whether a drain has begun, and no room is left in any shard.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.0.with(|counters| counters.drain.is_some() && counters.rooms == 0)
+    }
+}
+
+impl Counters {
+    fn enter_from(&mut self, origin: Origin, config: &Config) -> bool {
         let count = self.sockets_by_origin.entry(origin).or_default();
         let free = *count < config.max_connections_per_ip;
         *count += usize::from(free);
         free
     }
 
-    /// Takes a socket back, with the address for which it was counted, if any.
-    pub(crate) fn leave(&mut self, origin: Option<Origin>) {
-        self.sockets -= 1;
-        let Some(origin) = origin else { return };
-        if let Some(count) = self.sockets_by_origin.get_mut(&origin) {
-            *count -= 1;
-            if *count == 0 {
-                self.sockets_by_origin.remove(&origin);
-            }
+    fn may_open_room(&self, config: &Config) -> Result<(), Refusal> {
+        if self.drain.is_some() {
+            return Err(Refusal::Draining);
         }
-    }
-
-    /// Whether it decides as a new one from now on.
-    pub(crate) fn is_as_new(&self, now: Duration) -> bool {
-        self.sockets == 0 && self.rates.full_at.values().all(|full_at| *full_at <= now)
-    }
-
-    /// Rule T3: uses up one request; `Err` says after how long there will be one again.
-    pub(crate) fn request(&mut self, origin: Origin, now: Duration, config: &Config) -> Result<(), Duration> {
-        match config.rate_limit_per_ip {
-            Some(per_second) => self.rates.request(origin, now, per_second),
-            None => Ok(()),
-        }
+        if self.rooms >= config.max_rooms { Err(Refusal::MaxRooms) } else { Ok(()) }
     }
 }
 
-/// A bucket per address in the form of the generic cell rate algorithm: one time stamp, which says when the
-/// bucket will be full again.
+/// One value, however many hold it. With `std` they may be on several threads.
+#[cfg(feature = "std")]
 #[derive(Debug)]
-struct Rates {
-    full_at: BTreeMap<Origin, Duration>,
-    /// In the order in which they were first seen, to find those that can be forgotten.
-    order: VecDeque<Origin>,
+struct Shared<T>(std::sync::Arc<std::sync::Mutex<T>>);
+
+/// One value, however many hold it.
+#[cfg(not(feature = "std"))]
+#[derive(Debug)]
+struct Shared<T>(alloc::rc::Rc<core::cell::RefCell<T>>);
+
+#[cfg(feature = "std")]
+impl<T> Shared<T> {
+    fn new(value: T) -> Self {
+        Self(std::sync::Arc::new(std::sync::Mutex::new(value)))
+    }
+
+    fn with<R>(&self, visit: impl FnOnce(&mut T) -> R) -> R {
+        // Nothing that is done under the lock can panic half way.
+        visit(&mut self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
 }
 
-impl Rates {
-    const fn new() -> Self {
-        Self { full_at: BTreeMap::new(), order: VecDeque::new() }
+#[cfg(not(feature = "std"))]
+impl<T> Shared<T> {
+    fn new(value: T) -> Self {
+        Self(alloc::rc::Rc::new(core::cell::RefCell::new(value)))
     }
 
-    fn request(&mut self, origin: Origin, now: Duration, per_second: u32) -> Result<(), Duration> {
-        self.forget(now);
-        let each = Duration::from_secs(1) / per_second;
-        let burst = Duration::from_secs(BURST_SECONDS);
-        let known = self.full_at.get(&origin);
-        let full_at = known.copied().unwrap_or(now).max(now) + each;
-        let excess = full_at.saturating_sub(now + burst);
-        if !excess.is_zero() {
-            return Err(excess);
-        }
-        if self.full_at.insert(origin, full_at).is_none() {
-            self.order.push_back(origin);
-        }
-        Ok(())
+    fn with<R>(&self, visit: impl FnOnce(&mut T) -> R) -> R {
+        visit(&mut self.0.borrow_mut())
     }
+}
 
-    /// Two steps per request are enough to keep up: each request adds one entry at most.
-    fn forget(&mut self, now: Duration) {
-        for _ in 0..2 {
-            let Some(oldest) = self.order.pop_front() else { return };
-            let full = self.full_at.get(&oldest).is_none_or(|full_at| *full_at <= now);
-            if full || self.order.len() >= MAX_TRACKED {
-                self.full_at.remove(&oldest);
-            } else {
-                self.order.push_back(oldest);
-            }
-        }
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
     }
 }
 
@@ -226,33 +297,5 @@ mod tests {
         assert_ne!(Origin::of(ip("2001:db8:1:2::")), Origin::of(ip("2001:db8:1:3::")));
         assert_eq!(Origin::of(ip("::ffff:1.2.3.4")), Origin::of(ip("1.2.3.4")));
         assert_ne!(Origin::of(ip("1.2.3.4")), Origin::of(ip("1.2.3.5")));
-    }
-
-    #[test]
-    fn t3_twice_the_rate_at_once_and_then_the_rate() {
-        let mut rates = Rates::new();
-        let me = Origin::of(ip("1.2.3.4"));
-        let start = Duration::from_secs(5);
-        let granted =
-            |rates: &mut Rates, now| (0..100).filter(|_| rates.request(me, now, 10).is_ok()).count();
-        assert_eq!(granted(&mut rates, start), 20);
-        assert_eq!(rates.request(me, start, 10), Err(Duration::from_millis(100)));
-        assert_eq!(granted(&mut rates, start + Duration::from_millis(500)), 5);
-        assert_eq!(granted(&mut rates, start + Duration::from_secs(60)), 20);
-    }
-
-    #[test]
-    fn t3_the_table_of_addresses_is_bounded_and_empties() {
-        let mut rates = Rates::new();
-        let origin = |n: usize| Origin::of(IpAddr::from(u32::try_from(n).unwrap().to_be_bytes()));
-        for n in 0..MAX_TRACKED + 1000 {
-            assert!(rates.request(origin(n), Duration::ZERO, 1).is_ok());
-            assert!(rates.full_at.len() <= MAX_TRACKED + 1);
-            assert_eq!(rates.full_at.len(), rates.order.len());
-        }
-        for n in 0..MAX_TRACKED {
-            assert!(rates.request(origin(0), Duration::from_secs(10 + n as u64), 1).is_ok());
-        }
-        assert_eq!(rates.full_at.len(), 1);
     }
 }

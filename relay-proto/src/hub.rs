@@ -5,8 +5,9 @@
 //! borrowed across an await.
 //!
 //! ```text
-//! open(ip) ─► Connection ─┬─ connect(head) ──► false: only an answer will be written
-//!                         │                └─► true: frames follow
+//! open(ip) ─► Connection ─┬─ connect(head) ──► Answered: only an answer will be written
+//!                         │                ├─► Upgraded: frames follow
+//!                         │                └─► Elsewhere: on to another shard's hub, and there take_over(pass)
 //!                         ├─ message, ping, pong, peer_close, fault      (the reading task)
 //!                         ├─ next_write ─► write it ─► sent               (the writing task)
 //!                         └─ until_end(…)   ends when the machine says so; dropping it is Disconnect
@@ -31,6 +32,7 @@ use crate::frame::{Batch, Frame};
 use crate::http::Request;
 use crate::record::{Recorder, Tape};
 use crate::relay::Relay;
+use crate::shard::{Pass, Shard};
 use crate::stats::Stats;
 use crate::time::Now;
 
@@ -49,6 +51,25 @@ struct Shared {
 /// something to read, and a fast sender always leaves something.
 const READS_PER_TURN: u8 = 2;
 
+/// What a request head led to.
+#[derive(Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Only an answer will be written: read and discard.
+    #[default]
+    Answered,
+    /// Frames follow.
+    Upgraded,
+    /// The room is in another shard: its [`Hub::take_over`] wants the pass, then the same request. Here the connection
+    /// has ended.
+    Elsewhere {
+        /// Counted from 0.
+        shard: usize,
+        /// To be given to that shard.
+        pass: Pass,
+    },
+}
+
 /// Something to write, and what is to happen then.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Write {
@@ -61,7 +82,18 @@ pub enum Write {
 impl Hub {
     /// A hub around a new machine. `notices` hears what a log wants to know.
     pub fn new(config: Config, seed: [u8; 32], notices: impl FnMut(Notice<'_>) + 'static) -> Self {
-        Self::build(config, seed, None, notices)
+        Self::build(Relay::new(config, seed), clock().0, None, notices)
+    }
+
+    /// The same for one of several machines that are one relay. All of them count time from one `origin`.
+    pub fn of_shard(
+        config: Config,
+        seed: [u8; 32],
+        shard: Shard,
+        origin: Instant,
+        notices: impl FnMut(Notice<'_>) + 'static,
+    ) -> Self {
+        Self::build(Relay::of_shard(config, seed, shard), origin, None, notices)
     }
 
     /// The same, with all that happens recorded on a tape.
@@ -72,23 +104,24 @@ impl Hub {
         notices: impl FnMut(Notice<'_>) + 'static,
     ) -> Self {
         let recorder = Recorder::new(&config, seed, tape);
-        Self::build(config, seed, Some(recorder), notices)
+        Self::build(Relay::new(config, seed), clock().0, Some(recorder), notices)
     }
 
     fn build(
-        config: Config,
-        seed: [u8; 32],
+        relay: Relay,
+        origin: Instant,
         recorder: Option<Recorder>,
         notices: impl FnMut(Notice<'_>) + 'static,
     ) -> Self {
         Self(Rc::new(Shared {
-            origin: clock().0,
-            relay: RefCell::new(Relay::new(config, seed)),
+            origin,
+            relay: RefCell::new(relay),
             recorder: recorder.map(RefCell::new),
             board: RefCell::new(Board {
                 desks: Vec::new(),
                 timer: None,
-                exit: Exit::default(),
+                verdict: Verdict::default(),
+                process: Process::default(),
                 notices: Box::new(notices),
             }),
         }))
@@ -96,21 +129,36 @@ impl Hub {
 
     /// A socket was accepted. `None`: close it at once.
     pub fn open(&self, ip: IpAddr) -> Option<Connection> {
-        let mut board = self.0.board.borrow_mut();
-        let (mut relay, now) = (self.0.relay.borrow_mut(), self.now());
+        let board = &mut *self.0.board.borrow_mut();
+        let (relay, now) = (&mut *self.0.relay.borrow_mut(), self.now());
         let id = match &self.0.recorder {
-            None => relay.open(now, ip, &mut *board),
-            Some(recorder) => recorder.borrow_mut().open(&mut relay, now, ip, &mut *board),
+            None => relay.open(now, ip, board),
+            Some(recorder) => recorder.borrow_mut().open(relay, now, ip, board),
         }?;
-        drop(relay);
+        Some(self.seat(board, id))
+    }
+
+    /// A connection that another shard has handed over. `None`: close it at once.
+    pub fn take_over(&self, pass: Pass) -> Option<Connection> {
+        let board = &mut *self.0.board.borrow_mut();
+        let id = self.0.relay.borrow_mut().take_over(self.now(), pass, board)?;
+        Some(self.seat(board, id))
+    }
+
+    fn seat(&self, board: &mut Board, id: ConnId) -> Connection {
         board.seat(id);
         board.wake_timer();
-        Some(Connection { hub: self.clone(), id })
+        Connection { hub: self.clone(), id }
     }
 
     /// Stop in good order (rule D1).
     pub fn drain(&self) {
         self.handle(Event::Drain);
+    }
+
+    /// Another shard has said that there is something to see.
+    pub fn tick(&self) {
+        self.handle(Event::Tick);
     }
 
     /// Ends every connection at once and without a word: what is left to their tasks is to find out.
@@ -121,14 +169,18 @@ impl Hub {
         }
     }
 
-    /// Waits until a drain is over.
-    pub async fn drained(&self) {
+    /// Waits until a drain is over, in this shard. On the way, whenever the other shards are to be sent a
+    /// [`tick`](Self::tick), calls `tick_others`.
+    pub async fn drained(&self, tick_others: impl Fn()) {
         poll_fn(|cx| {
-            let exit = &mut self.0.board.borrow_mut().exit;
-            if exit.due {
+            let process = &mut self.0.board.borrow_mut().process;
+            if core::mem::take(&mut process.tick_others) {
+                tick_others();
+            }
+            if process.exit {
                 return Poll::Ready(());
             }
-            exit.waker = Some(cx.waker().clone());
+            remember(&mut process.waker, cx);
             Poll::Pending
         })
         .await;
@@ -210,11 +262,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The request head is whole. `true`: the machine accepted an upgrade, and frames follow; `false`: read
-    /// and discard.
-    pub fn connect(&self, request: &Request<'_>) -> bool {
+    /// The request head is whole: what the machine makes of it.
+    pub fn connect(&self, request: &Request<'_>) -> Verdict {
         self.hub.handle(Event::Connect { conn: self.id, request });
-        self.desk(|desk| desk.upgraded).unwrap_or(false)
+        let board = &mut *self.hub.0.board.borrow_mut();
+        let verdict = core::mem::take(&mut board.verdict);
+        if let Verdict::Elsewhere { .. } = verdict {
+            board.end(self.id);
+        }
+        verdict
     }
 
     /// A whole message was read.
@@ -378,13 +434,17 @@ struct Board {
     /// By slot.
     desks: Vec<Desk>,
     timer: Option<Waker>,
-    exit: Exit,
+    /// Of the request head that the machine was given last.
+    verdict: Verdict,
+    process: Process,
     notices: Box<dyn FnMut(Notice<'_>)>,
 }
 
+/// What the machine wants of its process.
 #[derive(Default)]
-struct Exit {
-    due: bool,
+struct Process {
+    tick_others: bool,
+    exit: bool,
     waker: Option<Waker>,
 }
 
@@ -394,7 +454,6 @@ struct Desk {
     owner: Option<ConnId>,
     write: Option<Write>,
     last_write: LastWrite,
-    upgraded: bool,
     probed: bool,
     paused: bool,
     /// Reads in this turn.
@@ -461,9 +520,7 @@ impl Sink for Board {
                 self.write(conn, Write::Finish(Batch::single(response.bytes)));
             }
             Action::Upgrade { conn, response } => {
-                if let Some(desk) = self.desk(conn) {
-                    desk.upgraded = true;
-                }
+                self.verdict = Verdict::Upgraded;
                 self.write(conn, Write::Continue(Batch::single(response.bytes)));
             }
             Action::Send { conn, batch } => self.write(conn, Write::Continue(batch)),
@@ -488,9 +545,15 @@ impl Sink for Board {
                     wake(desk.reader.as_ref());
                 }
             }
+            // Whoever asked for the verdict will end the desk.
+            Action::HandOver { shard, pass, .. } => self.verdict = Verdict::Elsewhere { shard, pass },
+            Action::TickOthers => {
+                self.process.tick_others = true;
+                wake(self.process.waker.as_ref());
+            }
             Action::Exit => {
-                self.exit.due = true;
-                wake(self.exit.waker.as_ref());
+                self.process.exit = true;
+                wake(self.process.waker.as_ref());
             }
         }
     }

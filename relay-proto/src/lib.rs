@@ -74,12 +74,14 @@ mod ledger;
 #[cfg(feature = "std")]
 pub mod metrics;
 mod outbox;
+mod rates;
 #[cfg(feature = "std")]
 pub mod record;
 mod refusal;
 mod relay;
 mod rng;
 pub mod room;
+pub mod shard;
 mod slab;
 pub mod stats;
 mod status;
@@ -93,6 +95,7 @@ pub use event::{Action, ConnId, Event, Fault, Initiator, Notice, Progress, Role,
 pub use hub::Hub;
 pub use refusal::Refusal;
 pub use relay::Relay;
+pub use shard::{Pass, Shard};
 pub use stats::Stats;
 pub use time::Now;
 pub use timers::Wake;

@@ -50,6 +50,8 @@ pub struct Facts {
     pub adapter: &'static str,
     /// The version of the program.
     pub version: &'static str,
+    /// On how many threads the rooms are.
+    pub shards: u16,
     /// Until when the served certificate is valid, in Unix seconds; none without TLS.
     pub certificate_expiry: Option<i64>,
     /// What the kernel knows of the process.
@@ -249,6 +251,8 @@ macro_rules! metrics {
 metrics! {
     "relay_build_info", ["version", "adapter"], Info, "What is running.",
         |s| alloc::vec![s.facts.version.into(), s.facts.adapter.into()];
+    "relay_shards", [], Gauge, "Threads among which the rooms are divided: RELAY_SHARDS.",
+        |s| one(u64::from(s.facts.shards));
     "relay_draining", [], Gauge, "1 while the relay is stopping.", |s| one(u64::from(s.stats.draining));
     "relay_certificate_expiry_timestamp_seconds", [], Gauge,
         "Until when the served certificate is valid, in Unix time; +Inf without TLS.",

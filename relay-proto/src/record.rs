@@ -302,6 +302,8 @@ pub fn digest(action: &Action, number: impl Fn(ConnId) -> Option<u32>) -> String
         Action::Probe { conn } => format!("probe {}", to(conn)),
         Action::Pause { conn } => format!("pause {}", to(conn)),
         Action::Resume { conn } => format!("resume {}", to(conn)),
+        Action::HandOver { conn, shard, .. } => format!("hand over {} to {shard}", to(conn)),
+        Action::TickOthers => "tick others".to_string(),
         Action::Exit => "exit".to_string(),
     }
 }

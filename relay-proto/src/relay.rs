@@ -12,12 +12,13 @@ use crate::config::Config;
 use crate::connection::{Connection, Intake, Phase, Pulse};
 use crate::drain::Drain;
 use crate::event::{ConnId, Event, Notice, Sink};
-use crate::gate::{Gate, Origin};
+use crate::gate::Origin;
 use crate::ledger::Ledger;
 use crate::outbox::Outbox;
 use crate::refusal::Refusal;
 use crate::rng::Rng;
 use crate::room::Rooms;
+use crate::shard::Shard;
 use crate::slab::Slab;
 use crate::stats::Stats;
 use crate::time::Now;
@@ -50,7 +51,7 @@ pub struct Relay {
     pub(crate) connections: Slab<Connection>,
     pub(crate) rooms: Rooms,
     pub(crate) ledger: Ledger,
-    pub(crate) gate: Gate,
+    pub(crate) shard: Shard,
     pub(crate) timers: Timers,
     /// Receivers by what they hold, in steps; those that hold little are not in it (rule S4).
     pub(crate) heaviest: BTreeSet<(usize, u32)>,
@@ -63,13 +64,18 @@ pub struct Relay {
 impl Relay {
     /// An empty relay. `seed` is all the randomness it will ever have.
     pub fn new(config: Config, seed: [u8; 32]) -> Self {
+        Self::of_shard(config, seed, Shard::single())
+    }
+
+    /// One of several machines that are one relay together.
+    pub fn of_shard(config: Config, seed: [u8; 32], shard: Shard) -> Self {
         Self {
-            config,
+            config: shard.config(config),
             now: Now::default(),
             connections: Slab::new(),
             rooms: Rooms::new(),
             ledger: Ledger::new(),
-            gate: Gate::new(),
+            shard,
             timers: Timers::new(),
             heaviest: BTreeSet::new(),
             too_slow: Vec::new(),
@@ -78,8 +84,8 @@ impl Relay {
         }
     }
 
-    /// A socket was accepted from this address. The only place where ids are made. `None`: it is one too
-    /// many, to be closed at once.
+    /// A socket was accepted from this address. Ids are made here, and by [`take_over`](Self::take_over) where there
+    /// are several shards. `None`: it is one too many, to be closed at once.
     #[must_use = "a connection that nobody knows would never end"]
     pub fn open(&mut self, now: Now, ip: IpAddr, sink: &mut impl Sink) -> Option<ConnId> {
         self.advance(now);
@@ -90,19 +96,16 @@ impl Relay {
         // A proxy's sockets belong to many clients: they are counted when the head tells for whom.
         let proxied = self.config.trusted_proxies.iter().any(|network| network.contains(&ip));
         let counted = (!proxied).then(|| Origin::of(ip));
-        let room = self.gate.enter(&self.config)
-            && counted.is_none_or(|origin| {
-                let free = self.gate.enter_from(origin, &self.config);
-                if !free {
-                    self.gate.leave(None);
-                }
-                free
-            });
-        if !room {
+        if !self.shard.gate().enter(counted, &self.config) {
             return self.turn_away(ip, Refusal::TooManyConnections, sink);
         }
         let until = self.config.handshake_timeout.map(|timeout| self.now.monotonic + timeout);
-        let (slot, generation) = self.connections.insert(Connection {
+        Some(self.seat(ip, counted, until))
+    }
+
+    /// A connection whose request head is awaited.
+    pub(crate) fn seat(&mut self, ip: IpAddr, counted: Option<Origin>, until: Option<Duration>) -> ConnId {
+        let (slot, _) = self.connections.insert(Connection {
             ip,
             counted,
             phase: Phase::Handshake { until },
@@ -115,10 +118,10 @@ impl Relay {
         });
         self.ledger.stats.connections += 1;
         self.arm(slot);
-        Some(ConnId { slot, generation })
+        self.id(slot)
     }
 
-    fn turn_away(&mut self, ip: IpAddr, refusal: Refusal, sink: &mut impl Sink) -> Option<ConnId> {
+    pub(crate) fn turn_away(&mut self, ip: IpAddr, refusal: Refusal, sink: &mut impl Sink) -> Option<ConnId> {
         self.ledger.stats.refused[refusal.index()] += 1;
         sink.notice(Notice::Refused { ip, refusal });
         None
@@ -154,7 +157,7 @@ impl Relay {
 
     /// Whether all that it will decide is what a new one would: nobody is connected, and no rate is used up.
     pub fn is_as_new(&self, now: Now) -> bool {
-        self.connections.len() == 0 && self.drain.opens_rooms() && self.gate.is_as_new(now.monotonic)
+        self.connections.len() == 0 && self.drain.is_running() && self.shard.gate().is_as_new(now.monotonic)
     }
 
     /// When to send the next [`Event::Tick`] at the latest, and why.
@@ -168,13 +171,13 @@ impl Relay {
     }
 
     /// Contract 5.
-    fn advance(&mut self, now: Now) {
+    pub(crate) fn advance(&mut self, now: Now) {
         self.now = Now { monotonic: now.monotonic.max(self.now.monotonic), unix: now.unix };
     }
 
     /// Whether a connection has not ended.
     pub(crate) fn knows(&self, conn: ConnId) -> bool {
-        self.connections.lives(conn.slot, conn.generation)
+        conn.shard == self.shard.number() && self.connections.lives(conn.slot, conn.generation)
     }
 
     /// A late event for a connection that has ended is ignored.
@@ -185,7 +188,7 @@ impl Relay {
     }
 
     pub(crate) fn id(&self, slot: u32) -> ConnId {
-        ConnId { slot, generation: self.connections.generation(slot) }
+        ConnId { slot, generation: self.connections.generation(slot), shard: self.shard.number() }
     }
 
     pub(crate) fn misuse(what: &'static str, sink: &mut impl Sink) {

@@ -21,6 +21,11 @@ impl Flow {
         self.bytes += bytes as u64;
     }
 
+    fn merge(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.bytes += other.bytes;
+    }
+
     pub(crate) fn sub(&mut self, bytes: usize) {
         self.messages -= 1;
         self.bytes -= bytes as u64;
@@ -81,6 +86,18 @@ pub struct LaneStats {
     pub waited: Histogram,
 }
 
+impl LaneStats {
+    fn merge(&mut self, other: &Self) {
+        let Self { received, enqueued, delivered, dropped, waiting, waited } = other;
+        self.received.merge(received);
+        self.enqueued.merge(enqueued);
+        self.delivered.merge(delivered);
+        self.dropped.iter_mut().zip(dropped).for_each(|(sum, flow)| sum.merge(flow));
+        self.waiting.merge(waiting);
+        self.waited.merge(waited);
+    }
+}
+
 /// Counts of values up to each of its bounds, with everything above in the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
@@ -106,6 +123,11 @@ impl Histogram {
         let bucket = bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len());
         self.counts[bucket] += 1;
         self.sum = self.sum.saturating_add(value);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(sum, count)| *sum += count);
+        self.sum = self.sum.saturating_add(other.sum);
     }
 
     /// How many values were seen.
@@ -162,6 +184,45 @@ impl Stats {
     /// The account of a lane.
     pub fn lane(&self, lane: Lane) -> &LaneStats {
         &self.lanes[lane as usize]
+    }
+
+    /// Adds what another shard of the same relay has counted.
+    pub fn merge(&mut self, other: &Self) {
+        // Taken apart, so that a counter that is new cannot be forgotten here.
+        let Self {
+            connections,
+            hosts,
+            guests,
+            rooms,
+            draining,
+            held_bytes,
+            accepted,
+            refused,
+            disconnects,
+            lanes,
+            slow_consumers,
+            paused,
+            fan_out,
+            message_size,
+            ping_round_trip,
+        } = other;
+        self.connections += connections;
+        self.hosts += hosts;
+        self.guests += guests;
+        self.rooms += rooms;
+        self.draining |= draining;
+        self.held_bytes += held_bytes;
+        self.accepted += accepted;
+        self.refused.iter_mut().zip(refused).for_each(|(sum, count)| *sum += count);
+        for (end, count) in disconnects {
+            *self.disconnects.entry(*end).or_default() += count;
+        }
+        self.lanes.iter_mut().zip(lanes).for_each(|(sum, lane)| sum.merge(lane));
+        self.slow_consumers += slow_consumers;
+        self.paused += paused;
+        self.fan_out.merge(fan_out);
+        self.message_size.merge(message_size);
+        self.ping_round_trip.merge(ping_round_trip);
     }
 
     pub(crate) fn disconnected(&mut self, initiator: Initiator, code: u16) {

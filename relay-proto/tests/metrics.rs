@@ -137,6 +137,7 @@ fn facts() -> Facts {
     Facts {
         adapter: "tokio",
         version: "1.2.3",
+        shards: 2,
         certificate_expiry: Some(1_800_000_000),
         process: Process {
             cpu: Some(Duration::from_millis(2500)),
@@ -160,7 +161,8 @@ fn every_series_is_there_from_the_start_at_0() {
     for ((name, labels), value) in &scrape.samples {
         let given = name.starts_with("relay_limit_")
             || name.starts_with("process_")
-            || ["relay_build_info", "relay_certificate_expiry_timestamp_seconds"].contains(&name.as_str());
+            || ["relay_build_info", "relay_shards", "relay_certificate_expiry_timestamp_seconds"]
+                .contains(&name.as_str());
         assert!(given || *value == 0.0, "{name} {labels:?} {value}");
     }
     scrape.expect("relay_build_info", &["version=1.2.3", "adapter=tokio"], 1.0);
@@ -463,6 +465,7 @@ fn what_is_given_is_told() {
     let nothing = Facts { certificate_expiry: None, process: Process::default(), ..facts() };
     let scrape = Scrape::parse(&render(none.relay.stats(), &none.config, nothing));
     scrape.expect("relay_draining", &[], 1.0);
+    scrape.expect("relay_shards", &[], 2.0);
     for unlimited in [
         "relay_limit_rooms",
         "relay_limit_ping_interval_seconds",
@@ -485,6 +488,7 @@ fn every_limit_that_can_be_set_is_told() {
         "RELAY_METRICS_ADDR",
         "RELAY_LOG",
         "RELAY_RECORD",
+        "RELAY_SHARDS",
     ];
     for variable in VARIABLES {
         let told = METRICS.iter().filter(|metric| {

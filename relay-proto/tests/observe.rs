@@ -31,7 +31,7 @@ fn told() -> BTreeMap<String, Labels> {
     let some = Some(Duration::from_secs(1));
     let process =
         Process { cpu: some, resident_bytes: Some(1), open_fds: Some(1), max_fds: Some(1), started: some };
-    let facts = Facts { adapter: "tokio", version: "1.2.3", certificate_expiry: Some(1), process };
+    let facts = Facts { adapter: "tokio", version: "1.2.3", shards: 2, certificate_expiry: Some(1), process };
     let config = Config::default();
     let text = render(Relay::new(config.clone(), [7; 32]).stats(), &config, facts);
     let mut told = BTreeMap::from([(UP.to_owned(), Labels::new())]);

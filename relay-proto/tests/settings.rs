@@ -1,5 +1,6 @@
 //! Variables and their values (rules C1 to C3).
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use relay_proto::Settings;
@@ -48,6 +49,17 @@ fn c3_every_variable_refuses_nonsense_by_name_value_and_remedy() {
             assert!(!error.contains('\n'), "one line: {error}");
         }
     }
+}
+
+#[test]
+fn a_recording_is_of_one_shard() {
+    let (four, one) = (NonZeroU16::new(4).unwrap(), NonZeroU16::MIN);
+    assert_eq!(Settings::default().shards(four), four);
+    let recorded = |shards| Settings::from_vars([("RELAY_RECORD", "file"), ("RELAY_SHARDS", shards)]);
+    assert_eq!(recorded("auto").expect("as it likes").shards(four), one);
+    assert_eq!(recorded("1").expect("one").shards(four), one);
+    let error = recorded("2").expect_err("more than one").to_string();
+    assert!(error.contains("RELAY_SHARDS=\"2\"") && error.contains("RELAY_RECORD"), "{error}");
 }
 
 #[test]
