@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Poll, ready};
@@ -15,21 +15,31 @@ use relay_host::net::{READ_BUFFER_BYTES, SLICES_PER_WRITE};
 use relay_proto::config::Config;
 use relay_proto::frame::Batch;
 use relay_proto::http::Head;
-use relay_proto::hub::{Connection, Write};
-use relay_proto::{Fault, Hub};
+use relay_proto::hub::{Connection, Verdict, Write};
+use relay_proto::{Fault, Hub, Pass, Progress};
+use smol::channel::Sender;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use smol::{LocalExecutor, Task};
+use smol::{Async, LocalExecutor, Task};
 
-use crate::shared::{Shared, Socket};
-use crate::tls::{Tls, TlsStream};
+use crate::stream::{Parked, Shared, Socket, Stream};
+use crate::tls::Tls;
 
-/// What every connection is served with.
+/// What every connection of a shard is served with.
 pub(crate) struct Service {
     /// Weak, because it owns the tasks that own this.
     executor: Weak<LocalExecutor<'static>>,
     hub: Hub,
     tls: Option<Tls>,
     decoding: Rc<Decoding>,
+    /// The ways to all shards.
+    doors: Vec<Sender<Arrival>>,
+}
+
+/// A connection whose room is in another shard than that which has read its head.
+pub(crate) struct Arrival {
+    pass: Pass,
+    head: Head,
+    stream: io::Result<Parked>,
 }
 
 impl Service {
@@ -38,9 +48,10 @@ impl Service {
         hub: Hub,
         tls: Option<Tls>,
         config: &Config,
+        doors: Vec<Sender<Arrival>>,
     ) -> Self {
         let decoding = Rc::new(Decoding::new(config));
-        Self { executor: Rc::downgrade(executor), hub, tls, decoding }
+        Self { executor: Rc::downgrade(executor), hub, tls, decoding, doors }
     }
 
     /// Runs a task until it is done or its handle is dropped. None is started any more at the very end.
@@ -49,48 +60,68 @@ impl Service {
     }
 
     /// Serves one socket from accept to close.
-    pub(crate) async fn serve(self: Rc<Self>, socket: Socket, ip: IpAddr) {
+    pub(crate) async fn serve(self: Rc<Self>, socket: Async<TcpStream>, ip: IpAddr) {
         let Some(conn) = self.hub.open(ip) else { return };
-        let conn = Rc::new(conn);
-        let socket = Shared::new(socket);
-        let asked = socket.clone();
-        let work = pin!(async {
-            match &self.tls {
-                None => self.talk(&conn, socket).await,
-                // Boxed, or the largest state of the handshake would stay with the connection for ever.
-                Some(tls) => self.talk(&conn, Box::pin(secure(tls, socket)).await?).await,
-            }
-        });
-        if let Some(Err(error)) = conn.until_end(|| asked.progress(), work).await {
-            tracing::debug!(target: "relay", %error, "connection lost");
+        // Boxed, or the largest state of the handshake would stay with the connection for ever.
+        let arrived =
+            conn.until_end(Progress::default, Box::pin(self.listen(Socket::new(socket))).as_mut()).await;
+        match arrived {
+            Some(Ok((stream, head))) => self.answer(conn, stream, head).await,
+            Some(Err(error)) => tracing::debug!(target: "relay", %error, "connection lost"),
+            None => {}
         }
     }
 
-    async fn talk<S>(&self, conn: &Rc<Connection>, mut stream: Shared<S>) -> io::Result<()>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let ahead = match Box::pin(read_head(&mut stream)).await? {
-            Ok(head) => {
-                let upgraded = head.request().is_some_and(|request| conn.connect(&request));
-                upgraded.then(|| head.into_rest())
-            }
+    /// Serves one that another shard has handed over.
+    pub(crate) async fn take_over(self: Rc<Self>, arrival: Arrival) {
+        let Some(conn) = self.hub.take_over(arrival.pass) else { return };
+        match arrival.stream.and_then(Parked::resume) {
+            Ok(stream) => self.answer(conn, stream, Ok(arrival.head)).await,
+            Err(error) => tracing::debug!(target: "relay", %error, "connection lost"),
+        }
+    }
+
+    async fn listen(&self, socket: Socket) -> io::Result<(Shared, Result<Head, Fault>)> {
+        let mut stream = Shared::new(match &self.tls {
+            None => Stream::Plain(socket),
+            Some(tls) => Stream::Tls(Box::new(tls.accept(socket).await?)),
+        });
+        let head = read_head(&mut stream).await?;
+        Ok((stream, head))
+    }
+
+    /// Gives the machine the head that was read, and goes on as it decides: here or in another shard.
+    async fn answer(&self, conn: Connection, stream: Shared, head: Result<Head, Fault>) {
+        let ahead = match head {
             Err(fault) => {
                 conn.fault(fault);
                 None
             }
+            Ok(head) => match head.request().map(|request| conn.connect(&request)) {
+                Some(Verdict::Elsewhere { shard, pass }) => {
+                    // Only a relay that has ended takes nobody in.
+                    let _ = self.doors[shard].try_send(Arrival { pass, head, stream: stream.park() });
+                    return;
+                }
+                Some(Verdict::Upgraded) => Some(head.into_rest()),
+                Some(Verdict::Answered) | None => None,
+            },
         };
-        let _reading = self.spawn(read(conn.clone(), stream.clone(), ahead, self.decoding.clone()));
-        let Err(error) = write(conn, stream).await;
-        tracing::debug!(target: "relay", %error, "nothing can be written any more");
-        conn.write_failed();
-        // The reading task sees the end, behind all that was sent before it.
-        pending().await
+        self.talk(Rc::new(conn), stream, ahead).await;
     }
-}
 
-async fn secure(tls: &Tls, socket: Shared<Socket>) -> io::Result<Shared<TlsStream<Shared<Socket>>>> {
-    Ok(Shared::new(tls.accept(socket).await?))
+    async fn talk(&self, conn: Rc<Connection>, stream: Shared, ahead: Option<Vec<u8>>) {
+        let _reading = self.spawn(read(conn.clone(), stream.clone(), ahead, self.decoding.clone()));
+        let asked = stream.clone();
+        let work = pin!(async {
+            let Err(error) = write(&conn, stream).await;
+            tracing::debug!(target: "relay", %error, "nothing can be written any more");
+            conn.write_failed();
+            // The reading task sees the end, behind all that was sent before it.
+            pending::<()>().await;
+        });
+        conn.until_end(|| asked.progress(), work).await;
+    }
 }
 
 /// Reads a request head, or as much of it as shows that it is none.
@@ -111,10 +142,7 @@ pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
 }
 
 /// The reading task: frames, as long as there are any to come, then whatever else there is until the end.
-async fn read<S>(conn: Rc<Connection>, stream: Shared<S>, ahead: Option<Vec<u8>>, decoding: Rc<Decoding>)
-where
-    S: AsyncRead + Unpin,
-{
+async fn read(conn: Rc<Connection>, stream: Shared, ahead: Option<Vec<u8>>, decoding: Rc<Decoding>) {
     let rest = match ahead {
         Some(bytes) => read_frames(&conn, stream, bytes, &decoding).await,
         None => Some(stream),
@@ -128,15 +156,12 @@ where
 }
 
 /// Hands messages to the machine. Returns the stream if more may come that is not to be understood.
-async fn read_frames<S>(
+async fn read_frames(
     conn: &Connection,
-    mut stream: Shared<S>,
+    mut stream: Shared,
     ahead: Vec<u8>,
     decoding: &Decoding,
-) -> Option<Shared<S>>
-where
-    S: AsyncRead + Unpin,
-{
+) -> Option<Shared> {
     let mut unfinished = Unfinished::default();
     let mut next = decoding.decode(&mut unfinished, &ahead, conn);
     drop(ahead);
@@ -167,7 +192,7 @@ pub(crate) async fn discard(mut stream: impl AsyncRead + Unpin) {
 }
 
 /// Writes what the machine wants written. Returns only if that fails.
-async fn write(conn: &Connection, mut stream: impl AsyncWrite + Unpin) -> io::Result<Infallible> {
+async fn write(conn: &Connection, mut stream: Shared) -> io::Result<Infallible> {
     loop {
         let (mut batch, last) = match conn.next_write().await {
             Write::Continue(batch) => (batch, false),
@@ -185,7 +210,7 @@ async fn write(conn: &Connection, mut stream: impl AsyncWrite + Unpin) -> io::Re
 }
 
 /// Writes a batch with as few calls as there can be.
-async fn write_all_buf(stream: &mut (impl AsyncWrite + Unpin), batch: &mut Batch) -> io::Result<()> {
+async fn write_all_buf(stream: &mut Shared, batch: &mut Batch) -> io::Result<()> {
     while batch.has_remaining() {
         let written = poll_fn(|cx| {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];

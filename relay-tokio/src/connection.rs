@@ -13,66 +13,105 @@ use relay_host::decode::{Decoding, Next, Unfinished};
 use relay_host::net::READ_BUFFER_BYTES;
 use relay_proto::config::Config;
 use relay_proto::http::Head;
-use relay_proto::hub::{Connection, Write};
-use relay_proto::{Fault, Hub};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use relay_proto::hub::{Connection, Verdict, Write};
+use relay_proto::{Fault, Hub, Pass, Progress};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{AbortHandle, spawn_local};
 
-use crate::shared::Shared;
-use crate::tls::{Tls, TlsStream};
+use crate::stream::{Parked, Shared, Socket, Stream};
+use crate::tls::Tls;
 
-/// What every connection is served with.
+/// What every connection of a shard is served with.
 pub(crate) struct Service {
     hub: Hub,
     tls: Option<Tls>,
     decoding: Rc<Decoding>,
+    /// The ways to all shards.
+    doors: Vec<UnboundedSender<Arrival>>,
+}
+
+/// A connection whose room is in another shard than that which has read its head.
+pub(crate) struct Arrival {
+    pass: Pass,
+    head: Head,
+    stream: io::Result<Parked>,
 }
 
 impl Service {
-    pub(crate) fn new(hub: Hub, tls: Option<Tls>, config: &Config) -> Self {
-        Self { hub, tls, decoding: Rc::new(Decoding::new(config)) }
+    pub(crate) fn new(
+        hub: Hub,
+        tls: Option<Tls>,
+        config: &Config,
+        doors: Vec<UnboundedSender<Arrival>>,
+    ) -> Self {
+        Self { hub, tls, decoding: Rc::new(Decoding::new(config)), doors }
     }
 
     /// Serves one socket from accept to close.
     pub(crate) async fn serve(self: Rc<Self>, socket: TcpStream, ip: IpAddr) {
         let Some(conn) = self.hub.open(ip) else { return };
-        let conn = Rc::new(conn);
-        let socket = Shared::new(socket);
-        let asked = socket.clone();
-        let work = pin!(async {
-            match &self.tls {
-                None => self.talk(&conn, socket).await,
-                // Boxed, or the largest state of the handshake would stay with the connection for ever.
-                Some(tls) => self.talk(&conn, Box::pin(secure(tls, socket)).await?).await,
-            }
-        });
-        if let Some(Err(error)) = conn.until_end(|| asked.progress(), work).await {
-            tracing::debug!(target: "relay", %error, "connection lost");
+        // Boxed, or the largest state of the handshake would stay with the connection for ever.
+        let arrived =
+            conn.until_end(Progress::default, Box::pin(self.listen(Socket::new(socket))).as_mut()).await;
+        match arrived {
+            Some(Ok((stream, head))) => self.answer(conn, stream, head).await,
+            Some(Err(error)) => tracing::debug!(target: "relay", %error, "connection lost"),
+            None => {}
         }
     }
 
-    async fn talk<S>(&self, conn: &Rc<Connection>, mut stream: Shared<S>) -> io::Result<()>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let ahead = match Box::pin(read_head(&mut stream)).await? {
-            Ok(head) => {
-                let upgraded = head.request().is_some_and(|request| conn.connect(&request));
-                upgraded.then(|| head.into_rest())
-            }
+    /// Serves one that another shard has handed over.
+    pub(crate) async fn take_over(self: Rc<Self>, arrival: Arrival) {
+        let Some(conn) = self.hub.take_over(arrival.pass) else { return };
+        match arrival.stream.and_then(Parked::resume) {
+            Ok(stream) => self.answer(conn, stream, Ok(arrival.head)).await,
+            Err(error) => tracing::debug!(target: "relay", %error, "connection lost"),
+        }
+    }
+
+    async fn listen(&self, socket: Socket) -> io::Result<(Shared, Result<Head, Fault>)> {
+        let mut stream = Shared::new(match &self.tls {
+            None => Stream::Plain(socket),
+            Some(tls) => Stream::Tls(Box::new(tls.accept(socket).await?)),
+        });
+        let head = read_head(&mut stream).await?;
+        Ok((stream, head))
+    }
+
+    /// Gives the machine the head that was read, and goes on as it decides: here or in another shard.
+    async fn answer(&self, conn: Connection, stream: Shared, head: Result<Head, Fault>) {
+        let ahead = match head {
             Err(fault) => {
                 conn.fault(fault);
                 None
             }
+            Ok(head) => match head.request().map(|request| conn.connect(&request)) {
+                Some(Verdict::Elsewhere { shard, pass }) => {
+                    // Only a relay that has ended takes nobody in.
+                    let _ = self.doors[shard].send(Arrival { pass, head, stream: stream.park() });
+                    return;
+                }
+                Some(Verdict::Upgraded) => Some(head.into_rest()),
+                Some(Verdict::Answered) | None => None,
+            },
         };
+        self.talk(Rc::new(conn), stream, ahead).await;
+    }
+
+    async fn talk(&self, conn: Rc<Connection>, stream: Shared, ahead: Option<Vec<u8>>) {
         let reading = spawn_local(read(conn.clone(), stream.clone(), ahead, self.decoding.clone()));
         let _reading = Guard(reading.abort_handle());
-        let Err(error) = write(conn, stream).await;
-        tracing::debug!(target: "relay", %error, "nothing can be written any more");
-        conn.write_failed();
-        // The reading task sees the end, behind all that was sent before it.
-        pending().await
+        let asked = stream.clone();
+        let work = pin!(async {
+            let Err(error) = write(&conn, stream).await;
+            tracing::debug!(target: "relay", %error, "nothing can be written any more");
+            conn.write_failed();
+            // The reading task sees the end, behind all that was sent before it.
+            pending::<()>().await;
+        });
+        conn.until_end(|| asked.progress(), work).await;
     }
 }
 
@@ -83,10 +122,6 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-async fn secure(tls: &Tls, socket: Shared<TcpStream>) -> io::Result<Shared<TlsStream<Shared<TcpStream>>>> {
-    Ok(Shared::new(tls.accept(socket).await?))
 }
 
 /// Reads a request head, or as much of it as shows that it is none.
@@ -107,10 +142,7 @@ pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
 }
 
 /// The reading task: frames, as long as there are any to come, then whatever else there is until the end.
-async fn read<S>(conn: Rc<Connection>, stream: Shared<S>, ahead: Option<Vec<u8>>, decoding: Rc<Decoding>)
-where
-    S: AsyncRead + Unpin,
-{
+async fn read(conn: Rc<Connection>, stream: Shared, ahead: Option<Vec<u8>>, decoding: Rc<Decoding>) {
     let rest = match ahead {
         Some(bytes) => read_frames(&conn, stream, bytes, &decoding).await,
         None => Some(stream),
@@ -124,15 +156,12 @@ where
 }
 
 /// Hands messages to the machine. Returns the stream if more may come that is not to be understood.
-async fn read_frames<S>(
+async fn read_frames(
     conn: &Connection,
-    mut stream: Shared<S>,
+    mut stream: Shared,
     ahead: Vec<u8>,
     decoding: &Decoding,
-) -> Option<Shared<S>>
-where
-    S: AsyncRead + Unpin,
-{
+) -> Option<Shared> {
     let mut unfinished = Unfinished::default();
     let mut next = decoding.decode(&mut unfinished, &ahead, conn);
     drop(ahead);
@@ -164,7 +193,7 @@ pub(crate) async fn discard(mut stream: impl AsyncRead + Unpin) {
 }
 
 /// Writes what the machine wants written. Returns only if that fails.
-async fn write(conn: &Connection, mut stream: impl AsyncWrite + Unpin) -> io::Result<Infallible> {
+async fn write(conn: &Connection, mut stream: Shared) -> io::Result<Infallible> {
     loop {
         let (mut batch, last) = match conn.next_write().await {
             Write::Continue(batch) => (batch, false),
