@@ -15,10 +15,11 @@ use super::run::{Outcome, run};
 use super::server::{Certificate, SETTINGS, Server};
 
 /// Their names, for `--only`.
-pub(crate) const ROWS: [&str; 15] = [
+pub(crate) const ROWS: [&str; 16] = [
     "talk",
     "talk-together",
     "talk-now",
+    "talk-shards",
     "pairs",
     "pairs-together",
     "flood-voice",
@@ -59,7 +60,7 @@ struct Load {
 }
 
 const VOICE: Pace = Pace::Rate(50.0);
-const LOADS: [Load; 9] = [
+const LOADS: [Load; 10] = [
     Load {
         row: "talk",
         what: "5 rooms × 20, all talk",
@@ -95,6 +96,18 @@ const LOADS: [Load; 9] = [
         together: false,
         ratio: 1.15,
         latency: Some((0.05, 1.0)),
+    },
+    Load {
+        row: "talk-shards",
+        what: "the same with `RELAY_SHARDS=2`",
+        floor: "single",
+        settings: &[("RELAY_SHARDS", "2")],
+        kind: Kind::Voice,
+        crowd: (5, 20, 20),
+        pace: VOICE,
+        together: false,
+        ratio: 0.30,
+        latency: None,
     },
     Load {
         row: "pairs",
