@@ -35,6 +35,10 @@ pub(crate) struct Service {
     doors: Vec<Sender<Arrival>>,
 }
 
+/// What there is of a connection when its handshake is over. Boxed, or the task would have room for it from the start
+/// and beside that for what comes before.
+type Talk = Pin<Box<dyn Future<Output = ()>>>;
+
 /// A connection whose room is in another shard than that which has read its head.
 pub(crate) struct Arrival {
     pass: Pass,
@@ -61,23 +65,37 @@ impl Service {
 
     /// Serves one socket from accept to close.
     pub(crate) async fn serve(self: Rc<Self>, socket: Async<TcpStream>, ip: IpAddr) {
-        let Some(conn) = self.hub.open(ip) else { return };
         // Boxed, or the largest state of the handshake would stay with the connection for ever.
-        let arrived =
-            conn.until_end(Progress::default, Box::pin(self.listen(Socket::new(socket))).as_mut()).await;
-        match arrived {
-            Some(Ok((stream, head))) => self.answer(conn, stream, head).await,
-            Some(Err(error)) => tracing::debug!(target: "relay", %error, "connection lost"),
-            None => {}
+        let talk = Box::pin(self.accept(socket, ip)).await;
+        drop(self);
+        if let Some(talk) = talk {
+            talk.await;
         }
     }
 
     /// Serves one that another shard has handed over.
     pub(crate) async fn take_over(self: Rc<Self>, arrival: Arrival) {
         let Some(conn) = self.hub.take_over(arrival.pass) else { return };
-        match arrival.stream.and_then(Parked::resume) {
-            Ok(stream) => self.answer(conn, stream, Ok(arrival.head)).await,
-            Err(error) => tracing::debug!(target: "relay", %error, "connection lost"),
+        let talk = match arrival.stream.and_then(Parked::resume) {
+            Ok(stream) => self.answer(conn, stream, Ok(arrival.head)),
+            Err(error) => return lost(&error),
+        };
+        drop(self);
+        if let Some(talk) = talk {
+            talk.await;
+        }
+    }
+
+    /// TLS if there is any, and a head. Returns what follows, if that is here.
+    async fn accept(&self, socket: Async<TcpStream>, ip: IpAddr) -> Option<Talk> {
+        let conn = self.hub.open(ip)?;
+        let listening = pin!(self.listen(Socket::new(socket)));
+        match conn.until_end(Progress::default, listening).await? {
+            Ok((stream, head)) => self.answer(conn, stream, head),
+            Err(error) => {
+                lost(&error);
+                None
+            }
         }
     }
 
@@ -90,8 +108,8 @@ impl Service {
         Ok((stream, head))
     }
 
-    /// Gives the machine the head that was read, and goes on as it decides: here or in another shard.
-    async fn answer(&self, conn: Connection, stream: Shared, head: Result<Head, Fault>) {
+    /// Gives the machine the head that was read. Returns what follows, unless that is in another shard.
+    fn answer(&self, conn: Connection, stream: Shared, head: Result<Head, Fault>) -> Option<Talk> {
         let ahead = match head {
             Err(fault) => {
                 conn.fault(fault);
@@ -101,27 +119,24 @@ impl Service {
                 Some(Verdict::Elsewhere { shard, pass }) => {
                     // Only a relay that has ended takes nobody in.
                     let _ = self.doors[shard].try_send(Arrival { pass, head, stream: stream.park() });
-                    return;
+                    return None;
                 }
                 Some(Verdict::Upgraded) => Some(head.into_rest()),
                 Some(Verdict::Answered) | None => None,
             },
         };
-        self.talk(Rc::new(conn), stream, ahead).await;
+        Some(self.talk(Rc::new(conn), stream, ahead))
     }
 
-    async fn talk(&self, conn: Rc<Connection>, stream: Shared, ahead: Option<Vec<u8>>) {
-        let _reading = self.spawn(read(conn.clone(), stream.clone(), ahead, self.decoding.clone()));
-        let asked = stream.clone();
-        let work = pin!(async {
-            let Err(error) = write(&conn, stream).await;
-            tracing::debug!(target: "relay", %error, "nothing can be written any more");
-            conn.write_failed();
-            // The reading task sees the end, behind all that was sent before it.
-            pending::<()>().await;
-        });
-        conn.until_end(|| asked.progress(), work).await;
+    /// Reads and writes until the end.
+    fn talk(&self, conn: Rc<Connection>, stream: Shared, ahead: Option<Vec<u8>>) -> Talk {
+        let reading = self.spawn(read(conn.clone(), stream.clone(), ahead, self.decoding.clone()));
+        Box::pin(work(conn, stream, reading))
     }
+}
+
+fn lost(error: &io::Error) {
+    tracing::debug!(target: "relay", %error, "connection lost");
 }
 
 /// Reads a request head, or as much of it as shows that it is none.
@@ -191,6 +206,21 @@ pub(crate) async fn discard(mut stream: impl AsyncRead + Unpin) {
     while stream.read(&mut buffer).await.is_ok_and(|len| len > 0) {}
 }
 
+/// Writes and answers the machine's questions, while the other task reads.
+async fn work(conn: Rc<Connection>, stream: Shared, _reading: Option<Task<()>>) {
+    let writing = pin!(write_until_it_fails(&conn, stream.clone()));
+    conn.until_end(|| stream.progress(), writing).await;
+}
+
+/// Writes what the machine wants written, and goes on for ever.
+async fn write_until_it_fails(conn: &Connection, stream: Shared) {
+    let Err(error) = write(conn, stream).await;
+    tracing::debug!(target: "relay", %error, "nothing can be written any more");
+    conn.write_failed();
+    // The reading task sees the end, behind all that was sent before it.
+    pending::<()>().await;
+}
+
 /// Writes what the machine wants written. Returns only if that fails.
 async fn write(conn: &Connection, mut stream: Shared) -> io::Result<Infallible> {
     loop {
@@ -223,4 +253,22 @@ async fn write_all_buf(stream: &mut Shared, batch: &mut Batch) -> io::Result<()>
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_a_connection_keeps_is_small() {
+        let serve = size(|(service, socket, ip)| Service::serve(service, socket, ip));
+        let work = size(|(conn, stream, reading)| work(conn, stream, reading));
+        let read = size(|(conn, stream, ahead, decoding)| read(conn, stream, ahead, decoding));
+        println!("a connection: {serve} bytes for its task, {work} to write, {read} to read");
+        assert!(serve + work + read < 768, "{serve} + {work} + {read}");
+    }
 }
