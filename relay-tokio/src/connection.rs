@@ -253,7 +253,7 @@ mod tests {
         let serve = size(|(service, socket, ip)| Service::serve(service, socket, ip));
         let work = size(|(conn, stream, reading)| work(conn, stream, reading));
         let read = size(|(conn, stream, ahead, decoding)| read(conn, stream, ahead, decoding));
-        println!("a connection: {serve} bytes for its task, {work} to write, {read} to read");
+        eprintln!("a connection: {serve} bytes for its task, {work} to write, {read} to read");
         assert!(serve + work + read < 768, "{serve} + {work} + {read}");
     }
 }
