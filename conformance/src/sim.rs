@@ -168,6 +168,7 @@ impl World {
                 | Action::Probe { conn }
                 | Action::Pause { conn }
                 | Action::Resume { conn } => *conn,
+                Action::HandOver { .. } | Action::TickOthers => unreachable!("there is one shard"),
                 Action::Exit => continue,
             };
             let index = *self.seats.get(&conn).unwrap_or_else(|| panic!("{action:?} for a dead connection"));

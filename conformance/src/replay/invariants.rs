@@ -62,6 +62,7 @@ impl Watch {
             return Err(("I9", format!("{action:?}, which has ended")));
         };
         let (flag, before) = match action {
+            Action::HandOver { .. } | Action::TickOthers => unreachable!("there is one shard"),
             Action::Probe { .. } | Action::Exit => return Ok(()),
             Action::Abort { .. } => {
                 self.living.remove(conn);

@@ -99,6 +99,7 @@ impl Socket {
             Action::Probe { .. } => self.probed = true,
             Action::Pause { .. } => self.paused = true,
             Action::Resume { .. } => self.paused = false,
+            Action::HandOver { .. } | Action::TickOthers => unreachable!("there is one shard"),
             Action::Exit => {}
         }
     }

@@ -261,6 +261,7 @@ impl Referee {
                 self.model.heard(*conn);
                 Ok(())
             }
+            Action::HandOver { .. } | Action::TickOthers => unreachable!("there is one shard"),
             Action::Exit => {
                 // A connection that is gone is the last one or not while its event is dealt with.
                 self.gone.take().into_iter().for_each(|conn| self.remove(conn));

@@ -81,6 +81,8 @@ impl Trace {
             Action::Probe { .. } => self.bytes(b"probe"),
             Action::Pause { .. } => self.bytes(b"pause"),
             Action::Resume { .. } => self.bytes(b"resume"),
+            Action::HandOver { .. } => self.bytes(b"hand over"),
+            Action::TickOthers => self.bytes(b"tick others"),
             Action::Exit => self.bytes(b"exit"),
         }
         self.line(client, "◄───", || match action {
@@ -94,6 +96,8 @@ impl Trace {
             Action::Probe { .. } => "probe".to_owned(),
             Action::Pause { .. } => "pause".to_owned(),
             Action::Resume { .. } => "resume".to_owned(),
+            Action::HandOver { shard, .. } => format!("hand over to {shard}"),
+            Action::TickOthers => "tick others".to_owned(),
             Action::Exit => "exit".to_owned(),
         });
     }

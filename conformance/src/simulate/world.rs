@@ -291,6 +291,7 @@ pub(crate) fn conn_of(action: &Action) -> Option<ConnId> {
         | Action::Probe { conn }
         | Action::Pause { conn }
         | Action::Resume { conn } => Some(*conn),
+        Action::HandOver { .. } | Action::TickOthers => unreachable!("there is one shard"),
         Action::Exit => None,
     }
 }
