@@ -100,6 +100,8 @@ impl Exercised {
                 Action::Probe { .. } => "Probe",
                 Action::Pause { .. } => "Pause",
                 Action::Resume { .. } => "Resume",
+                Action::HandOver { .. } => "HandOver",
+                Action::TickOthers => "TickOthers",
                 Action::Exit => "Exit",
             },
         );
