@@ -63,7 +63,9 @@ impl Watch {
             return Err(("I9", format!("{action:?}, which has ended")));
         };
         let (flag, before) = match action {
-            Action::Probe { .. } | Action::HandOver { .. } | Action::TickOthers | Action::Exit => return Ok(()),
+            Action::Probe { .. } | Action::HandOver { .. } | Action::TickOthers | Action::Exit => {
+                return Ok(());
+            }
             Action::Abort { .. } => {
                 self.living.remove(conn);
                 return Ok(());

@@ -274,7 +274,8 @@ pub(crate) fn stay_within_bounds(model: &Model, held: &[usize]) -> Verdict {
         })?;
     }
     held.iter().enumerate().try_for_each(|(shard, held)| {
-        let nobody = || model.in_shard(shard).all(|entry| entry.member().is_none() || entry.queue.held() == 0);
+        let nobody =
+            || model.in_shard(shard).all(|entry| entry.member().is_none() || entry.queue.held() == 0);
         hold(*held <= model.bound_of_a_shard() || nobody(), "I12", || format!("{held} bytes wait in all"))
     })
 }

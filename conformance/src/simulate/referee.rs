@@ -180,8 +180,7 @@ impl Referee {
             Event::Drain => {
                 let rooms = u32::try_from(self.model.rooms.len()).unwrap_or(u32::MAX);
                 let started = self.model.now.monotonic;
-                let begun =
-                    Drain { started, rooms, closed: 0, closing: false, announced: 0, called: false };
+                let begun = Drain { started, rooms, closed: 0, closing: false, announced: 0, called: false };
                 // The rooms whose turn comes at once are closed by this event; a second one changes nothing.
                 let closing = begun.all_had_their_turn(self.model.config.drain, started);
                 self.model.drain.get_or_insert(Drain { closing, ..begun });
