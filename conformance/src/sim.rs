@@ -4,23 +4,29 @@
 //! read frames; it writes what the machine encoded, and discards what tungstenite would write.
 
 pub(crate) mod pipe;
+pub(crate) mod shards;
 pub(crate) mod socket;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 use std::rc::Rc;
 use std::time::Duration;
 
-use relay_proto::{Action, ConnId, Event, Notice, Now, Relay, Settings, Sink};
+use relay_proto::http::Head;
+use relay_proto::{Action, ConnId, Event, Notice, Now, Settings, Sink};
 
 use crate::host::{BASELINE, Broken, Host, Link, PATIENCE, Received, Switch, Vars};
+use shards::Shards;
 use socket::Socket;
 
 /// Virtual time begins here: 2033-05-18, a round number.
 const UNIX_ORIGIN: Duration = Duration::from_secs(2_000_000_000);
 /// As the clients of the real hosts: on the same machine.
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// `RELAY_SHARDS=auto`: enough that two members of a room seldom come in where it is.
+const SHARDS: NonZeroU16 = NonZeroU16::new(3).expect("it is not 0");
 /// A machine that wants to be woken this often without time going on will never come to rest.
 const MAX_WAKES: usize = 10_000;
 
@@ -34,12 +40,11 @@ impl Simulated {
     /// What an operator would read about the settings.
     pub fn start(vars: Vars<'_>) -> Result<Box<dyn Host>, String> {
         let vars = BASELINE.iter().chain(vars).copied();
-        let config = Settings::from_vars(vars).map_err(|error| error.to_string())?.relay;
-        let max_message_size = config.max_message_size;
+        let settings = Settings::from_vars(vars).map_err(|error| error.to_string())?;
         Ok(Box::new(Self(Rc::new(RefCell::new(World {
             now: Duration::ZERO,
-            relay: Relay::new(config, [7; 32]),
-            max_message_size,
+            relay: Shards::new(&settings.relay, [7; 32], settings.shards(SHARDS)),
+            max_message_size: settings.relay.max_message_size,
             sockets: Vec::new(),
             seats: BTreeMap::new(),
         })))))
@@ -126,7 +131,7 @@ impl Drop for Cable {
 /// All that there is.
 struct World {
     now: Duration,
-    relay: Relay,
+    relay: Shards,
     max_message_size: usize,
     sockets: Vec<Socket>,
     /// The sockets of live connections.
@@ -167,9 +172,9 @@ impl World {
                 | Action::Abort { conn }
                 | Action::Probe { conn }
                 | Action::Pause { conn }
-                | Action::Resume { conn } => *conn,
-                Action::HandOver { .. } | Action::TickOthers => unreachable!("there is one shard"),
-                Action::Exit => continue,
+                | Action::Resume { conn }
+                | Action::HandOver { conn, .. } => *conn,
+                Action::TickOthers | Action::Exit => continue,
             };
             let index = *self.seats.get(&conn).unwrap_or_else(|| panic!("{action:?} for a dead connection"));
             self.sockets[index].perform(action);
@@ -226,9 +231,8 @@ impl World {
         let Some(event) = self.sockets[index].next_event() else { return false };
         match event {
             socket::Happened::Head(head) => {
-                let request = head.request().expect("the head is whole");
-                self.handle(Event::Connect { conn, request: &request });
-                self.sockets[index].answered(head);
+                self.ask(index, conn, head);
+                self.move_over(index);
             }
             socket::Happened::Event(event) => {
                 let gone = matches!(event, Event::Disconnect { .. });
@@ -241,6 +245,28 @@ impl World {
             socket::Happened::Moved => {}
         }
         true
+    }
+
+    fn ask(&mut self, index: usize, conn: ConnId, head: Head) {
+        let request = head.request().expect("the head is whole");
+        self.handle(Event::Connect { conn, request: &request });
+        self.sockets[index].answered(head);
+    }
+
+    /// Carries a connection to the shard of its room, if it is not there.
+    fn move_over(&mut self, index: usize) {
+        let Some((shard, pass, head)) = self.sockets[index].arrive() else { return };
+        let mut outcome = Outcome::default();
+        match self.relay.take_over(self.clocks(), shard, pass, &mut outcome) {
+            Some(conn) => {
+                self.sockets[index].conn = Some(conn);
+                self.seats.insert(conn, index);
+                self.ask(index, conn, head);
+                assert!(!self.sockets[index].is_in_transit(), "it is sent on and on");
+            }
+            None => self.sockets[index].die(),
+        }
+        self.perform(outcome);
     }
 }
 

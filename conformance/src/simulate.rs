@@ -150,7 +150,7 @@ fn play_charted(run: &Run, charted: bool) -> Played {
     };
     // A world that has panicked is only asked for what it has written down.
     let outcome = catch_unwind(AssertUnwindSafe(|| world.play(&run.ops)));
-    world.exercised.dropped(world.relay.stats());
+    world.exercised.dropped(&world.relay.stats());
     let failure = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(violation)) => Some(violation.into()),

@@ -135,8 +135,9 @@ impl Relay {
     /// Whoever has asked for nothing yet is not waited for.
     fn begin_closing(&mut self, until: Duration, sink: &mut impl Sink) {
         self.drain.stage = Stage::Closing { until };
-        self.timers.set(Key::Drain, &mut self.drain.armed, Some((until, Wake::Drain)));
         self.abort_all(|phase| matches!(phase, Phase::Handshake { .. }), sink);
+        // A machine that slept for long may be past the end already.
+        self.drain_due(sink);
     }
 
     /// A room of this shard is no more. If it was the last one of all, the other shards wait for it.

@@ -55,15 +55,17 @@ impl Watch {
         | Action::Pause { conn }
         | Action::Resume { conn }) = action
         else {
-            let left = self.living.len();
+            let (left, exit) = (self.living.len(), *action == Action::Exit);
+            hold(exit, "I24", || format!("{action:?}, and a recording is of one shard"))?;
             return hold(left == 0, "I21", || format!("the drain ends with {left} connections"));
         };
         let Some(state) = self.living.get_mut(conn) else {
             return Err(("I9", format!("{action:?}, which has ended")));
         };
         let (flag, before) = match action {
-            Action::HandOver { .. } | Action::TickOthers => unreachable!("there is one shard"),
-            Action::Probe { .. } | Action::Exit => return Ok(()),
+            Action::Probe { .. } | Action::HandOver { .. } | Action::TickOthers | Action::Exit => {
+                return Ok(());
+            }
             Action::Abort { .. } => {
                 self.living.remove(conn);
                 return Ok(());

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 use relay_proto::frame::{Batch, Frame};
 use relay_proto::http::Head;
-use relay_proto::{Action, ConnId, Event, Fault};
+use relay_proto::{Action, ConnId, Event, Fault, Pass};
 use tungstenite::Message;
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::CloseFrame;
@@ -18,8 +18,10 @@ const READ_BUFFER_BYTES: usize = 4096;
 
 /// A socket that was accepted.
 pub(crate) struct Socket {
-    /// None when it has ended, or never began.
+    /// None when it has ended, never began, or is on its way from one shard to another.
     pub(crate) conn: Option<ConnId>,
+    /// Where it goes, and what it takes along.
+    transit: Option<(usize, Pass)>,
     pub(crate) inbound: Pipe,
     pub(crate) outbound: Pipe,
     reading: Reading,
@@ -68,6 +70,7 @@ impl Socket {
     pub(crate) fn over(inbound: Pipe, outbound: Pipe, conn: Option<ConnId>, max_message_size: usize) -> Self {
         let mut socket = Self {
             conn,
+            transit: None,
             inbound,
             outbound,
             reading: Reading::Head(Head::new()),
@@ -99,8 +102,11 @@ impl Socket {
             Action::Probe { .. } => self.probed = true,
             Action::Pause { .. } => self.paused = true,
             Action::Resume { .. } => self.paused = false,
-            Action::HandOver { .. } | Action::TickOthers => unreachable!("there is one shard"),
-            Action::Exit => {}
+            Action::HandOver { shard, pass, .. } => {
+                self.conn = None;
+                self.transit = Some((shard, pass));
+            }
+            Action::TickOthers | Action::Exit => {}
         }
     }
 
@@ -112,9 +118,25 @@ impl Socket {
         self.writing = Some(Writing { batch, then });
     }
 
+    /// Whether it has left one shard and not yet come to another.
+    pub(crate) fn is_in_transit(&self) -> bool {
+        self.transit.is_some()
+    }
+
+    /// It comes to another shard, with the head that is to be judged there.
+    pub(crate) fn arrive(&mut self) -> Option<(usize, Pass, Head)> {
+        let (shard, pass) = self.transit.take()?;
+        match std::mem::replace(&mut self.reading, Reading::Nothing) {
+            Reading::Head(head) => Some((shard, pass, head)),
+            Reading::Frames(_) | Reading::Nothing => unreachable!("it was handed over with its head"),
+        }
+    }
+
     /// The machine has judged the head that was read.
     pub(crate) fn answered(&mut self, head: Head) {
-        if self.upgraded {
+        if self.is_in_transit() {
+            self.reading = Reading::Head(head);
+        } else if self.upgraded {
             let config = WebSocketConfig::default()
                 .read_buffer_size(READ_BUFFER_BYTES)
                 .max_message_size(Some(self.max_message_size))
@@ -195,7 +217,7 @@ impl Socket {
 
     /// Whether the client can still send.
     pub(crate) fn is_broken(&self) -> bool {
-        self.conn.is_none() || self.inbound.is_broken()
+        (self.conn.is_none() && !self.is_in_transit()) || self.inbound.is_broken()
     }
 
     /// The client has closed its socket: what the relay still sends is lost.

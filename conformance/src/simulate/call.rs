@@ -25,6 +25,9 @@ pub(crate) const PEERS: [&str; 5] = ["ann", "bob", "c\"y", "dora", "é\\"];
 /// The room that may be opened with the first key only (rule A10).
 pub(crate) const BOUND_ROOM: usize = 3;
 
+/// No room may be called like this.
+const BAD_ROOM: &str = "a\u{7f}";
+
 /// The address that is a proxy's.
 const PROXY: u16 = 3;
 
@@ -170,12 +173,37 @@ impl Call {
             Ask::NoSuchToken => "a.b.c".to_owned(),
             _ => room.sign(&claims),
         };
-        let id = if self.ask == Ask::BadRoom { "a\u{7f}" } else { &room.id };
+        let id = if self.ask == Ask::BadRoom { BAD_ROOM } else { &room.id };
         let mut parameters = vec![("room", id), ("token", &token)];
         let pubkey = if self.ask == Ask::BadPubkey { "AAAA".to_owned() } else { room.pubkey() };
         if self.role == Role::Host || self.ask == Ask::BadPubkey {
             parameters.push(("pubkey", &pubkey));
         }
         target(&parameters)
+    }
+
+    /// The room for which it is a request, whatever else is wrong with it.
+    pub(crate) fn room_asked_for(&self) -> Option<&'static str> {
+        match self.ask {
+            Ask::Room
+            | Ask::NoToken
+            | Ask::BadPubkey
+            | Ask::NoSuchToken
+            | Ask::ExpiringToken
+            | Ask::FutureToken
+            | Ask::OtherRoomsToken
+            | Ask::GuestsToken
+            | Ask::NoUpgrade
+            | Ask::OldVersion
+            | Ask::BadKey
+            | Ask::Body => Some(&room_ids()[self.room]),
+            Ask::BadRoom => Some(BAD_ROOM),
+            Ask::UnknownPath
+            | Ask::Health
+            | Ask::StatusPage
+            | Ask::WrongMethod
+            | Ask::Malformed
+            | Ask::TooLarge => None,
+        }
     }
 }

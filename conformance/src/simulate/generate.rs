@@ -34,6 +34,12 @@ const WINDOWS: &[&str] = &["300", "1000", "5000", "30000", "131072"];
 /// Longer than every interval above.
 const PONG_TIMEOUTS: &[&str] = &["2.5", "6", "60"];
 
+/// How many shards there are; in half of the runs one.
+const SHARDS: &[u16] = &[1, 1, 1, 2, 3, 4];
+
+/// How long a socket takes from one shard to another. The last is longer than some time-outs.
+const HAND_OVERS_MS: &[u16] = &[0, 0, 1, 50, 1500];
+
 /// The run that belongs to a seed.
 pub(crate) fn generate(seed: u64, ops: usize) -> Run {
     let mut rng = Rng::new(seed);
@@ -63,7 +69,23 @@ fn variables(seed: u64, rng: &mut Rng) -> Vec<(String, String)> {
     if has(&vars, "RELAY_PING_INTERVAL") {
         vars.push(("RELAY_PONG_TIMEOUT", (*rng.choose(PONG_TIMEOUTS)).to_owned()));
     }
+    let shards = shards(seed, &mut vars);
+    // Each shard has its part of this (rule S4), and that is to be as scarce as it would be for one alone.
+    for (_, bytes) in vars.iter_mut().filter(|(name, _)| *name == "RELAY_MAX_QUEUED_BYTES") {
+        *bytes = (bytes.parse().unwrap_or(0) * u64::from(shards)).to_string();
+    }
     vars.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Drawn by itself: the operations of a seed are the same, however many shards they come to.
+fn shards(seed: u64, vars: &mut Vec<(&str, String)>) -> u16 {
+    let mut rng = Rng::new(!seed);
+    let shards = *rng.choose(SHARDS);
+    if shards > 1 {
+        vars.push(("RELAY_SHARDS", shards.to_string()));
+        vars.push(("SIM_HAND_OVER_MS", rng.choose(HAND_OVERS_MS).to_string()));
+    }
+    shards
 }
 
 /// In each run some operations never happen, and some all the time.

@@ -1,11 +1,13 @@
 //! What must hold, whatever happens. `docs/simulation.md` lists them by number; each is one function here. It
 //! is given what the model knows and what the relay did or a client saw, and says what is wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use relay_proto::{ConnId, Initiator, Refusal, Role, Stats, Wake};
+
+use crate::sim::shards::Shards;
 
 use super::call::{Call, room_ids, room_number};
 use super::model::Model;
@@ -110,6 +112,35 @@ pub(crate) fn give_out_an_id_once(ends: &BTreeMap<ConnId, End>, conn: ConnId) ->
     hold(!ends.contains_key(&conn), "I6", || format!("{conn} was given out before"))
 }
 
+/// I24: a connection is in the shard that it was handed over to.
+pub(crate) fn be_in_the_shard(conn: ConnId, shard: usize) -> Verdict {
+    hold(conn.shard() == shard, "I24", || format!("{conn} was handed over to shard {shard}"))
+}
+
+/// I24: a room is in one shard, so whoever asks for it is judged there, and its members are there.
+pub(crate) fn be_judged_where_the_room_is(model: &mut Model, call: &Call, conn: ConnId) -> Verdict {
+    let Some(room) = call.room_asked_for() else { return Ok(()) };
+    let home = *model.homes.entry(room).or_insert(conn.shard());
+    hold(home == conn.shard(), "I24", || format!("{conn} asked for {room:?}, which is in shard {home}"))
+}
+
+/// I24: whoever asks for a room of another shard goes there, and nobody else goes anywhere.
+pub(crate) fn hand_over_to_the_room(
+    model: &mut Model,
+    (subject, due, call): (Option<ConnId>, Due, Option<&Call>),
+    conn: ConnId,
+    shard: usize,
+) -> Verdict {
+    be_alive(model, conn)?;
+    let room = call.and_then(Call::room_asked_for);
+    let home = room.map(|room| *model.homes.entry(room).or_insert(shard));
+    let asked = subject == Some(conn) && due == Due::HandOver;
+    let there = home == Some(shard) && shard != conn.shard() && shard < model.shards;
+    hold(asked && there, "I24", || {
+        format!("{conn} was handed over to shard {shard}; it asked for {room:?}, which is in shard {home:?}")
+    })
+}
+
 /// I5: whoever may come in does, under the name it gave.
 pub(crate) fn join_as_predicted(
     subject: Option<ConnId>,
@@ -152,21 +183,25 @@ pub(crate) fn be_a_member_before_the_101(model: &Model, conn: ConnId) -> Verdict
     hold(model.member(conn).is_some(), "I7", || format!("{conn} gets a 101 and is no member"))
 }
 
-/// I8: the counters of who is there are exact.
-pub(crate) fn count_who_is_there(model: &Model, stats: &Stats) -> Verdict {
-    let members = model.conns.values().filter_map(Conn::member);
-    let hosts = members.clone().filter(|member| member.role == Role::Host).count();
-    let expected = [model.conns.len(), model.rooms.len(), hosts, members.count() - hosts];
-    let actual = [stats.connections, stats.rooms, stats.hosts, stats.guests];
-    hold(expected.map(|count| count as u64) == actual, "I8", || {
-        format!("connections, rooms, hosts, guests: counted {actual:?}, there are {expected:?}")
+/// I8: the counters of who is there are exact, in each shard.
+pub(crate) fn count_who_is_there(model: &Model, relay: &Shards) -> Verdict {
+    relay.each().enumerate().try_for_each(|(shard, relay)| {
+        let members = || model.in_shard(shard).filter_map(Conn::member);
+        let hosts = members().filter(|member| member.role == Role::Host).count();
+        let rooms: BTreeSet<usize> = members().map(|member| member.room).collect();
+        let expected = [model.in_shard(shard).count(), rooms.len(), hosts, members().count() - hosts];
+        let stats = relay.stats();
+        let actual = [stats.connections, stats.rooms, stats.hosts, stats.guests];
+        hold(expected.map(|count| count as u64) == actual, "I8", || {
+            format!("connections, rooms, hosts, guests: counted {actual:?}, there are {expected:?}")
+        })
     })
 }
 
 /// I5: and never more than may be.
 pub(crate) fn stay_within_caps(model: &Model) -> Verdict {
     let fullest = model.rooms.keys().map(|room| model.members(*room).len()).max().unwrap_or(0);
-    let (rooms, sockets) = (model.rooms.len(), model.conns.len());
+    let (rooms, sockets) = (model.rooms.len(), model.sockets());
     let config = &model.config;
     hold(
         rooms <= config.max_rooms
@@ -228,8 +263,8 @@ pub(crate) fn let_nobody_wait_for_nothing(
     hold(forgotten.is_none(), "I11", || "a close frame waits for nothing".to_owned())
 }
 
-/// I12: what waits is bounded: voice (S2), data (S3), everything (S4).
-pub(crate) fn stay_within_bounds(model: &Model, held: usize) -> Verdict {
+/// I12: what waits is bounded: voice (S2), data (S3), everything in each shard (S4).
+pub(crate) fn stay_within_bounds(model: &Model, held: &[usize]) -> Verdict {
     let config = &model.config;
     let members = || model.conns.iter().filter(|(_, entry)| entry.member().is_some());
     for (conn, entry) in members() {
@@ -238,8 +273,11 @@ pub(crate) fn stay_within_bounds(model: &Model, held: usize) -> Verdict {
             format!("{voice} packets of voice and {data} bytes of data wait for {conn}")
         })?;
     }
-    let nobody = || members().all(|(_, entry)| entry.queue.held() == 0);
-    hold(held <= config.max_queued_bytes || nobody(), "I12", || format!("{held} bytes wait in all"))
+    held.iter().enumerate().try_for_each(|(shard, held)| {
+        let nobody =
+            || model.in_shard(shard).all(|entry| entry.member().is_none() || entry.queue.held() == 0);
+        hold(*held <= model.bound_of_a_shard() || nobody(), "I12", || format!("{held} bytes wait in all"))
+    })
 }
 
 /// Rule S3.
@@ -339,7 +377,7 @@ pub(crate) fn close_for_a_reason(
             let stalled = entry.queue.outstanding.is_some_and(|(since, _)| past(since, timeout));
             stalled || (member.pinged && past(member.heard, timeout))
         }
-        (1013, "slow consumer") => is_too_slow(model, entry),
+        (1013, "slow consumer") => is_too_slow(model, conn.shard(), entry),
         (1012, "restart") => model.drain.is_some() && hosts_first,
         _ => false,
     };
@@ -352,20 +390,20 @@ pub(crate) fn close_for_a_reason(
 pub(crate) fn let_go_of_the_heaviest_only(model: &Model, conn: ConnId) -> Verdict {
     let entry = model.conns.get(&conn);
     let drained = entry.is_some_and(|entry| matches!(entry.phase, Phase::Closing { drained: true, .. }));
-    hold(drained && entry.is_some_and(|entry| is_too_slow(model, entry)), "I16", || {
+    hold(drained && entry.is_some_and(|entry| is_too_slow(model, conn.shard(), entry)), "I16", || {
         format!("{conn} was let go, which does not apply")
     })
 }
 
-/// Rules S3 and S4.
-fn is_too_slow(model: &Model, entry: &Conn) -> bool {
+/// Rules S3 and S4; what waits in all is compared with that of its shard.
+fn is_too_slow(model: &Model, shard: usize, entry: &Conn) -> bool {
     if entry.queue.held_data() > data_bound(model) {
         return true;
     }
-    let most = model.conns.values().map(|entry| entry.queue.held()).max().unwrap_or(0);
+    let most = model.in_shard(shard).map(|entry| entry.queue.held()).max().unwrap_or(0);
     let (steps, held) = (most / WEIGHT_STEP_BYTES, entry.queue.held());
     let heaviest = if steps > 0 { held / WEIGHT_STEP_BYTES == steps } else { held == most };
-    model.held() > model.config.max_queued_bytes && heaviest
+    model.held_in(shard) > model.bound_of_a_shard() && heaviest
 }
 
 /// I16: the close frame says it, and comes when all in front of it is written.
@@ -438,14 +476,22 @@ pub(crate) fn know_when_to_wake(model: &Model, ticked: bool, next: Option<(Durat
     hold(!overdue, "I20", || format!("{what} was due at {first:?}, it is {now:?}, and next is {next:?}"))
 }
 
-/// I21: a drain begins with the rooms that are there.
-pub(crate) fn drain_what_is_there(model: &Model, rooms: usize) -> Verdict {
-    hold(rooms == model.rooms.len(), "I21", || format!("draining {rooms} rooms of {}", model.rooms.len()))
+/// I21: one shard calls the others, once, when no room is left in any.
+pub(crate) fn call_the_others_when_no_room_is_left(model: &mut Model) -> Verdict {
+    let (rooms, shards) = (model.rooms.len(), model.shards);
+    let first = model.drain.as_mut().is_some_and(|drain| !std::mem::replace(&mut drain.called, true));
+    hold(first && rooms == 0 && shards > 1, "I21", || {
+        format!("other shards were called: for the first time: {first}, rooms: {rooms}, shards: {shards}")
+    })
 }
 
-/// I21: closes them evenly over its window, and ends with the last connection.
-pub(crate) fn drain_in_time(model: &Model, ticked: bool, exited: bool) -> Verdict {
+/// I21: begins with the rooms that are there, closes them evenly over its window, and ends with the last connection,
+/// in each shard.
+pub(crate) fn drain_in_time(model: &Model, ticked: bool, relay: &Shards) -> Verdict {
     let Some(drain) = &model.drain else { return Ok(()) };
+    hold(drain.announced == drain.rooms as usize, "I21", || {
+        format!("draining {} rooms of {}", drain.announced, drain.rooms)
+    })?;
     let elapsed = model.now.monotonic.saturating_sub(drain.started);
     let early = drain.closed > 1 && elapsed < model.config.drain * (drain.closed - 1) / drain.rooms.max(1);
     hold(!early, "I21", || {
@@ -454,8 +500,15 @@ pub(crate) fn drain_in_time(model: &Model, ticked: bool, exited: bool) -> Verdic
     hold(!ticked || !drain.closing || model.rooms.is_empty(), "I21", || {
         "a room outlives the drain".to_owned()
     })?;
-    let due = drain.closing && model.conns.is_empty();
-    hold(due == exited, "I21", || format!("exit is due: {due}; came: {exited}"))
+    let turns = drain.turns(model.config.drain, model.now.monotonic);
+    hold(!ticked || model.rooms.len() + turns <= drain.rooms as usize, "I21", || {
+        format!("{turns} rooms have had their turn, and {} of {} are there", model.rooms.len(), drain.rooms)
+    })?;
+    (0..model.shards).try_for_each(|shard| {
+        let due = drain.closing && model.in_shard(shard).next().is_none();
+        let exited = relay.has_exited(shard);
+        hold(due == exited, "I21", || format!("exit of shard {shard} is due: {due}; came: {exited}"))
+    })
 }
 
 /// I21: once.

@@ -20,6 +20,12 @@ pub(crate) struct Model {
     pub(crate) config: Config,
     pub(crate) now: Now,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
+    /// Those on their way from one shard to another, by what they were called in the first: they count as sockets, and
+    /// nobody knows them.
+    pub(crate) transit: BTreeMap<ConnId, Conn>,
+    pub(crate) shards: usize,
+    /// By the id that is asked for: the shard in which it was found, for good.
+    pub(crate) homes: BTreeMap<&'static str, usize>,
     /// The key of each live room, by its number, and when something last happened in it.
     pub(crate) rooms: BTreeMap<usize, LiveRoom>,
     pub(crate) drain: Option<Drain>,
@@ -29,11 +35,14 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config, shards: usize) -> Self {
         Self {
             config,
             now: Now::default(),
             conns: BTreeMap::new(),
+            transit: BTreeMap::new(),
+            shards,
+            homes: BTreeMap::new(),
             rooms: BTreeMap::new(),
             drain: None,
             rates: BTreeMap::new(),
@@ -46,7 +55,7 @@ impl Model {
         if self.drain.as_ref().is_some_and(|drain| drain.closing) {
             return Outcome::Refused("draining");
         }
-        let full = self.conns.len() >= self.config.max_connections;
+        let full = self.sockets() >= self.config.max_connections;
         if full || (!ip.is_loopback() && self.address_is_full(ip)) {
             return Outcome::Refused("too_many_connections");
         }
@@ -54,8 +63,36 @@ impl Model {
     }
 
     fn address_is_full(&self, ip: IpAddr) -> bool {
-        let same = self.conns.values().filter(|conn| conn.counted == Some(ip)).count();
+        let sockets = self.conns.values().chain(self.transit.values());
+        let same = sockets.filter(|conn| conn.counted == Some(ip)).count();
         same >= self.config.max_connections_per_ip
+    }
+
+    /// Everything that is counted as one.
+    pub(crate) fn sockets(&self) -> usize {
+        self.conns.len() + self.transit.len()
+    }
+
+    /// D1: whether one that was handed over is let in where it goes.
+    pub(crate) fn admits_from_elsewhere(&self) -> Outcome {
+        let closing = self.drain.as_ref().is_some_and(|drain| drain.closing);
+        if closing { Outcome::Refused("draining") } else { Outcome::Joined }
+    }
+
+    /// It has left its shard.
+    pub(crate) fn hand_over(&mut self, conn: ConnId) {
+        self.transit.extend(self.conns.remove(&conn).map(|entry| (conn, entry)));
+    }
+
+    /// It has come to another, where it is called otherwise, or is not let in.
+    pub(crate) fn arrive(&mut self, before: ConnId, conn: Option<ConnId>) {
+        let entry = self.transit.remove(&before);
+        self.conns.extend(conn.zip(entry));
+    }
+
+    /// The connections of one shard.
+    pub(crate) fn in_shard(&self, shard: usize) -> impl Iterator<Item = &Conn> {
+        self.conns.iter().filter(move |(conn, _)| conn.shard() == shard).map(|(_, entry)| entry)
     }
 
     pub(crate) fn open(&mut self, conn: ConnId, ip: IpAddr) {
@@ -302,10 +339,18 @@ impl Model {
         rooms.chain(drain).chain(conns).min()
     }
 
-    /// Rule S4: every byte that waits, a message for many counted once.
-    pub(crate) fn held(&self) -> usize {
-        let items = self.conns.values().flat_map(|conn| conn.queue.items());
+    /// Rule S4: every byte that waits in a shard, a message for many counted once.
+    pub(crate) fn held_in(&self, shard: usize) -> usize {
+        let items = self.in_shard(shard).flat_map(|conn| conn.queue.items());
         let costs: BTreeMap<u64, usize> = items.map(|item| (item.number, item.cost())).collect();
         costs.values().sum()
+    }
+
+    /// Rule S4: how much that may be. Each shard has an equal part.
+    pub(crate) fn bound_of_a_shard(&self) -> usize {
+        match self.config.max_queued_bytes {
+            usize::MAX => usize::MAX,
+            bytes => (bytes / self.shards).max(1),
+        }
     }
 }

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use relay_proto::{Action, Config, ConnId, Event, Fault, Initiator, Now, Refusal, Role, Stats, Wake};
+use relay_proto::{Action, Config, ConnId, Event, Fault, Initiator, Now, Refusal, Role};
+
+use crate::sim::shards::Shards;
 
 use super::call::{Ask, Call};
 use super::client::Seen;
@@ -33,6 +35,8 @@ pub(crate) enum Output {
 pub(crate) enum Due {
     Nothing,
     Answer(Outcome),
+    /// It is judged in another shard.
+    HandOver,
     /// The client ended it, or is to be closed for this.
     Leave(Initiator, Option<u16>, &'static str),
     Abort,
@@ -69,9 +73,9 @@ pub(crate) struct End {
 }
 
 impl Referee {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config, shards: usize) -> Self {
         Self {
-            model: Model::new(config),
+            model: Model::new(config, shards),
             ends: BTreeMap::new(),
             settled: [Count::default(); 2],
             subject: None,
@@ -103,15 +107,38 @@ impl Referee {
         Ok(())
     }
 
-    /// Something is about to be told to the relay.
-    pub(crate) fn before(&mut self, now: Now, event: &Event<'_>, call: Option<&Call>) {
+    /// A connection that was handed over came to the other shard, and was taken in or not.
+    pub(crate) fn arrived(
+        &mut self,
+        now: Now,
+        before: ConnId,
+        shard: usize,
+        conn: Option<ConnId>,
+        outputs: &[Output],
+    ) -> Result<(), Violation> {
+        self.model.now = now;
+        must::admit_sockets(self.model.admits_from_elsewhere(), conn, outputs)?;
+        if let Some(conn) = conn {
+            must::give_out_an_id_once(&self.ends, conn)?;
+            must::be_in_the_shard(conn, shard)?;
+            self.ends.insert(conn, End::default());
+        }
+        self.model.arrive(before, conn);
+        Ok(())
+    }
+
+    /// Something is told to the relay. `elsewhere`: all that it made of it was to hand the connection over.
+    pub(crate) fn before(&mut self, now: Now, event: &Event<'_>, call: Option<&Call>, elsewhere: bool) {
         self.model.now = now;
         self.call = call.copied();
         self.gone = if let Event::Disconnect { conn } = event { Some(*conn) } else { None };
         self.audience.clear();
         self.closed.clear();
         self.ticked = false;
-        (self.subject, self.due) = self.expect(event, call);
+        (self.subject, self.due) = match event {
+            Event::Connect { conn, .. } if elsewhere => (Some(*conn), Due::HandOver),
+            _ => self.expect(event, call),
+        };
     }
 
     fn expect(&mut self, event: &Event<'_>, call: Option<&Call>) -> (Option<ConnId>, Due) {
@@ -153,7 +180,7 @@ impl Referee {
             Event::Drain => {
                 let rooms = u32::try_from(self.model.rooms.len()).unwrap_or(u32::MAX);
                 let started = self.model.now.monotonic;
-                let begun = Drain { started, rooms, closed: 0, closing: false };
+                let begun = Drain { started, rooms, closed: 0, closing: false, announced: 0, called: false };
                 // The rooms whose turn comes at once are closed by this event; a second one changes nothing.
                 let closing = begun.all_had_their_turn(self.model.config.drain, started);
                 self.model.drain.get_or_insert(Drain { closing, ..begun });
@@ -192,6 +219,7 @@ impl Referee {
                 must::join_as_predicted(self.subject, self.due, self.call.as_ref(), *conn, room, *role)?;
                 self.due = Due::Nothing;
                 let call = self.call.expect("a request was judged");
+                must::be_judged_where_the_room_is(&mut self.model, &call, *conn)?;
                 self.model.join(*conn, &call);
                 must::stay_within_caps(&self.model)
             }
@@ -211,7 +239,10 @@ impl Referee {
                 self.model.let_go(*conn);
                 Ok(())
             }
-            Output::Draining(rooms) => must::drain_what_is_there(&self.model, *rooms),
+            Output::Draining(rooms) => {
+                self.model.drain.iter_mut().for_each(|drain| drain.announced += rooms);
+                Ok(())
+            }
             Output::Misuse(what) => {
                 Err(Violation::new("I22", format!("the simulator was told of misuse: {what}")))
             }
@@ -224,6 +255,9 @@ impl Referee {
             Action::Respond { conn, response } => {
                 must::write_one_thing_at_a_time(&self.model, *conn)?;
                 must::answer_as_predicted(self.subject, self.due, *conn, response.status)?;
+                if let Some(call) = self.call {
+                    must::be_judged_where_the_room_is(&mut self.model, &call, *conn)?;
+                }
                 self.due = Due::Nothing;
                 self.ends.entry(*conn).or_default().status = Some(response.status);
                 self.model.answered(*conn);
@@ -261,7 +295,14 @@ impl Referee {
                 self.model.heard(*conn);
                 Ok(())
             }
-            Action::HandOver { .. } | Action::TickOthers => unreachable!("there is one shard"),
+            Action::HandOver { conn, shard, .. } => {
+                let asked = (self.subject, self.due, self.call.as_ref());
+                must::hand_over_to_the_room(&mut self.model, asked, *conn, *shard)?;
+                self.due = Due::Nothing;
+                self.model.hand_over(*conn);
+                Ok(())
+            }
+            Action::TickOthers => must::call_the_others_when_no_room_is_left(&mut self.model),
             Action::Exit => {
                 // A connection that is gone is the last one or not while its event is dealt with.
                 self.gone.take().into_iter().for_each(|conn| self.remove(conn));
@@ -314,12 +355,7 @@ impl Referee {
     }
 
     /// The event has been dealt with.
-    pub(crate) fn after(
-        &mut self,
-        event: Aftermath,
-        stats: &Stats,
-        next: Option<(Duration, Wake)>,
-    ) -> Result<(), Violation> {
+    pub(crate) fn after(&mut self, event: Aftermath, relay: &Shards) -> Result<(), Violation> {
         must::do_what_is_due(self.due)?;
         self.gone.take().into_iter().for_each(|conn| self.remove(conn));
         if event == Aftermath::Tick {
@@ -333,14 +369,15 @@ impl Referee {
             Aftermath::Tick => self.model.conns.keys().copied().collect(),
             _ => subject.into_iter().collect(),
         };
+        let next = relay.next_deadline();
         let next_at = next.map(|(at, _)| at);
         must::let_nobody_wait_for_nothing(&mut self.model, &served, &self.audience, next_at)?;
-        let held = self.model.held();
-        must::stay_within_bounds(&self.model, held)?;
-        must::keep_accounts(&self.model, &self.settled, held, stats)?;
-        must::count_who_is_there(&self.model, stats)?;
+        let held: Vec<usize> = (0..self.model.shards).map(|shard| self.model.held_in(shard)).collect();
+        must::stay_within_bounds(&self.model, &held)?;
+        must::keep_accounts(&self.model, &self.settled, held.iter().sum(), &relay.stats())?;
+        must::count_who_is_there(&self.model, relay)?;
         must::close_whole_rooms(&self.model, &self.closed)?;
-        must::drain_in_time(&self.model, self.ticked, self.exited)?;
+        must::drain_in_time(&self.model, self.ticked, relay)?;
         must::know_when_to_wake(&self.model, self.ticked, next)
     }
 

@@ -8,7 +8,8 @@ use super::op::Op;
 /// Everything that a run depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
-    /// Variables of the relay, and `SIM_SEED`, `SIM_WINDOW` (bytes) and `SIM_LATENCY_MS` of the world around it.
+    /// Variables of the relay, and `SIM_SEED`, `SIM_WINDOW` (bytes), `SIM_LATENCY_MS` and `SIM_HAND_OVER_MS` of
+    /// the world around it.
     pub vars: Vec<(String, String)>,
     /// What happens.
     pub ops: Vec<Op>,

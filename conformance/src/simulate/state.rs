@@ -27,6 +27,10 @@ pub(crate) struct Drain {
     pub(crate) closed: u32,
     /// Every room has had its turn.
     pub(crate) closing: bool,
+    /// What was said of how many there were.
+    pub(crate) announced: usize,
+    /// One shard has called the others.
+    pub(crate) called: bool,
 }
 
 impl Drain {
@@ -34,6 +38,11 @@ impl Drain {
     pub(crate) fn all_had_their_turn(&self, window: Duration, now: Duration) -> bool {
         let last = window * self.rooms.saturating_sub(1) / self.rooms.max(1);
         self.started + last <= now
+    }
+
+    /// Rule D1: how many rooms have had their turn.
+    pub(crate) fn turns(&self, window: Duration, now: Duration) -> usize {
+        (0..self.rooms).filter(|turn| self.started + window * *turn / self.rooms <= now).count()
     }
 
     pub(crate) fn is_over(&self, window: Duration, now: Duration) -> bool {

@@ -65,6 +65,14 @@ impl Trace {
         });
     }
 
+    /// A connection of a client comes to the shard that it was handed over to.
+    pub(crate) fn arrival(&mut self, now: Duration, client: usize, shard: usize) {
+        self.now = now;
+        self.word(client as u64);
+        self.word(shard as u64);
+        self.line(Some(client), "───►", || format!("in shard {shard}"));
+    }
+
     /// What the relay wants done.
     pub(crate) fn action(&mut self, client: Option<usize>, action: &Action) {
         self.word(client.map_or(u64::MAX, |client| client as u64));
@@ -81,7 +89,7 @@ impl Trace {
             Action::Probe { .. } => self.bytes(b"probe"),
             Action::Pause { .. } => self.bytes(b"pause"),
             Action::Resume { .. } => self.bytes(b"resume"),
-            Action::HandOver { .. } => self.bytes(b"hand over"),
+            Action::HandOver { shard, .. } => self.word(*shard as u64),
             Action::TickOthers => self.bytes(b"tick others"),
             Action::Exit => self.bytes(b"exit"),
         }
@@ -96,7 +104,7 @@ impl Trace {
             Action::Probe { .. } => "probe".to_owned(),
             Action::Pause { .. } => "pause".to_owned(),
             Action::Resume { .. } => "resume".to_owned(),
-            Action::HandOver { shard, .. } => format!("hand over to {shard}"),
+            Action::HandOver { shard, .. } => format!("hand over to shard {shard}"),
             Action::TickOthers => "tick others".to_owned(),
             Action::Exit => "exit".to_owned(),
         });

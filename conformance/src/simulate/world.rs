@@ -1,11 +1,14 @@
 //! One relay, its clients and everything between them, in virtual time.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
-use relay_proto::{Action, ConnId, Event, Notice, Now, Relay, Settings, Sink};
+use relay_proto::http::Head;
+use relay_proto::{Action, ConnId, Event, Notice, Now, Settings, Sink};
 
 use crate::sim::pipe::Pipe;
+use crate::sim::shards::Shards;
 use crate::sim::socket::{Happened, Socket};
 
 use super::UNIX_ORIGIN;
@@ -28,7 +31,7 @@ pub(crate) struct World {
     pub(crate) late: Duration,
     /// Where a round through the sockets begins, and whether it goes backwards.
     pub(crate) order: u16,
-    pub(crate) relay: Relay,
+    pub(crate) relay: Shards,
     pub(crate) sockets: Vec<Socket>,
     pub(crate) clients: Vec<Client>,
     /// What each socket's connection was called, after its end too.
@@ -36,11 +39,15 @@ pub(crate) struct World {
     /// Sockets on which something may still happen.
     pub(crate) live: Vec<usize>,
     seats: BTreeMap<ConnId, usize>,
+    /// Sockets on their way from one shard to another, and when each arrives.
+    transits: BTreeMap<usize, Duration>,
     pub(crate) referee: Referee,
     pub(crate) trace: Trace,
     pub(crate) exercised: Exercised,
     window: usize,
     latency: Duration,
+    /// How long a socket takes from one shard to another.
+    hand_over: Duration,
     /// Messages are told apart by this.
     pub(crate) number: u64,
 }
@@ -52,7 +59,8 @@ impl World {
     /// What an operator would read about the variables.
     pub(crate) fn new(run: &Run, charted: bool) -> Result<Self, String> {
         let vars = run.vars.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let config = Settings::from_vars(vars).map_err(|error| error.to_string())?.relay;
+        let settings = Settings::from_vars(vars).map_err(|error| error.to_string())?;
+        let (shards, config) = (settings.shards(NonZeroU16::MIN), settings.relay);
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&run.number("SIM_SEED").unwrap_or(0).to_le_bytes());
         Ok(Self {
@@ -60,22 +68,24 @@ impl World {
             wall: 0,
             late: Duration::ZERO,
             order: 0,
-            relay: Relay::new(config.clone(), seed),
+            relay: Shards::new(&config, seed, shards),
             sockets: Vec::new(),
             clients: Vec::new(),
             conns: Vec::new(),
             live: Vec::new(),
             seats: BTreeMap::new(),
-            referee: Referee::new(config),
+            transits: BTreeMap::new(),
+            referee: Referee::new(config, shards.get().into()),
             trace: Trace::new(charted),
             exercised: Exercised::default(),
             window: run.number("SIM_WINDOW").map_or(131_072, |bytes| usize::try_from(bytes).unwrap_or(1)),
             latency: Duration::from_millis(run.number("SIM_LATENCY_MS").unwrap_or(0)),
+            hand_over: Duration::from_millis(run.number("SIM_HAND_OVER_MS").unwrap_or(0)),
             number: 0,
         })
     }
 
-    fn clocks(&self) -> Now {
+    pub(crate) fn clocks(&self) -> Now {
         let unix = UNIX_ORIGIN + self.now;
         let wall = Duration::from_secs(self.wall.unsigned_abs());
         let unix = if self.wall < 0 { unix.saturating_sub(wall) } else { unix + wall };
@@ -107,10 +117,13 @@ impl World {
         let call = client.map(|client| self.clients[client].call);
         self.trace.event(self.now, client, &event);
         self.exercised.event(&event);
-        self.referee.before(now, &event, call.as_ref());
         let after = Aftermath::of(&event);
         let mut outcome = Outcome::default();
-        self.relay.handle(now, event, &mut outcome);
+        self.relay.handle(now, event.clone(), &mut outcome);
+        // Which room is in which shard is for the relay to choose, so it is the one that says whether a request is
+        // judged here at all.
+        let elsewhere = matches!(outcome.0[..], [Output::Action(Action::HandOver { .. })]);
+        self.referee.before(now, &event, call.as_ref(), elsewhere);
         self.exercised.outputs(&outcome.0);
         for output in &outcome.0 {
             if let Output::Action(action) = output {
@@ -118,7 +131,7 @@ impl World {
             }
             self.referee.hear(output)?;
         }
-        self.referee.after(after, self.relay.stats(), self.relay.next_deadline())?;
+        self.referee.after(after, &self.relay)?;
         for output in outcome.0 {
             if let Output::Action(action) = output {
                 self.perform(action);
@@ -170,14 +183,16 @@ impl World {
             let turn = self.clients[*index].next_turn(&socket.outbound);
             [socket.inbound.next_arrival(), socket.outbound.next_arrival(), turn]
         });
-        arrivals.flatten().filter(|at| *at > self.now).min()
+        let transits = self.transits.values().copied();
+        arrivals.flatten().chain(transits).filter(|at| *at > self.now).min()
     }
 
     /// Moves bytes until nothing moves without time.
     pub(crate) fn settle(&mut self) -> Result<(), Violation> {
         self.live.retain(|index| {
-            let client = &self.clients[*index];
-            self.sockets[*index].conn.is_some() || !(client.has_ended() || client.is_dead())
+            let (client, socket) = (&self.clients[*index], &self.sockets[*index]);
+            let at_the_relay = socket.conn.is_some() || socket.is_in_transit();
+            at_the_relay || !(client.has_ended() || client.is_dead())
         });
         let mut round = self.live.clone();
         if !round.is_empty() {
@@ -211,6 +226,10 @@ impl World {
         for seen in seen.into_iter().flatten() {
             self.saw(index, &seen)?;
         }
+        if self.transits.get(&index).is_some_and(|at| *at <= now) {
+            self.arrive(index)?;
+            return Ok(true);
+        }
         let happened = self.sockets[index].next_event();
         let reacted = happened.is_some();
         if let (Some(happened), Some(conn)) = (happened, self.sockets[index].conn) {
@@ -235,12 +254,7 @@ impl World {
     fn react(&mut self, index: usize, conn: ConnId, happened: Happened) -> Result<(), Violation> {
         match happened {
             Happened::Moved => Ok(()),
-            Happened::Head(head) => {
-                let request = head.request().expect("the head is whole");
-                self.handle(Event::Connect { conn, request: &request }, Some(index))?;
-                self.sockets[index].answered(head);
-                Ok(())
-            }
+            Happened::Head(head) => self.request(index, conn, head),
             Happened::Event(event) => {
                 let gone = matches!(event, Event::Disconnect { .. });
                 self.handle(event, Some(index))?;
@@ -251,6 +265,39 @@ impl World {
                 Ok(())
             }
         }
+    }
+}
+
+impl World {
+    fn request(&mut self, index: usize, conn: ConnId, head: Head) -> Result<(), Violation> {
+        let request = head.request().expect("the head is whole");
+        self.handle(Event::Connect { conn, request: &request }, Some(index))?;
+        self.sockets[index].answered(head);
+        if self.sockets[index].is_in_transit() {
+            self.transits.insert(index, self.now + self.hand_over);
+        }
+        Ok(())
+    }
+
+    /// A socket that was handed over comes to the shard of its room.
+    fn arrive(&mut self, index: usize) -> Result<(), Violation> {
+        self.transits.remove(&index);
+        let (shard, pass, head) = self.sockets[index].arrive().expect("it is on its way");
+        let now = self.clocks();
+        let mut outcome = Outcome::default();
+        let conn = self.relay.take_over(now, shard, pass, &mut outcome);
+        self.trace.arrival(self.now, index, shard);
+        self.exercised.outputs(&outcome.0);
+        let before = self.conns[index].expect("it came from another shard");
+        self.referee.arrived(now, before, shard, conn, &outcome.0)?;
+        let Some(conn) = conn else {
+            self.sockets[index].die();
+            return Ok(());
+        };
+        self.sockets[index].conn = Some(conn);
+        self.conns[index] = Some(conn);
+        self.seats.insert(conn, index);
+        self.request(index, conn, head)
     }
 }
 
@@ -290,9 +337,9 @@ pub(crate) fn conn_of(action: &Action) -> Option<ConnId> {
         | Action::Abort { conn }
         | Action::Probe { conn }
         | Action::Pause { conn }
-        | Action::Resume { conn } => Some(*conn),
-        Action::HandOver { .. } | Action::TickOthers => unreachable!("there is one shard"),
-        Action::Exit => None,
+        | Action::Resume { conn }
+        | Action::HandOver { conn, .. } => Some(*conn),
+        Action::TickOthers | Action::Exit => None,
     }
 }
 

@@ -120,6 +120,18 @@ fn d1_everything_ends_within_five_seconds_of_the_window() {
 }
 
 #[test]
+fn d1_a_machine_that_slept_through_a_drain_ends_at_once() {
+    let mut world = World::new(&[]);
+    let hosts = [world.host("a"), world.host("b")];
+    let first = world.handle(Event::Drain);
+    let [closed, open] = if first == [restart(hosts[0])] { hosts } else { [hosts[1], hosts[0]] };
+    world.pass(ms(20_000));
+    let abort = |conn| Action::Abort { conn };
+    assert_eq!(world.handle(Event::Tick), [abort(closed), restart(open), abort(open), Action::Exit]);
+    assert_eq!(world.relay.next_deadline(), None);
+}
+
+#[test]
 fn d1_nobody_waits_for_the_turn_of_a_room_that_has_ended() {
     let mut world = World::new(&[]);
     let hosts = [world.host("a"), world.host("b")];
