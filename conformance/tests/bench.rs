@@ -59,7 +59,7 @@ impl Drop for Floor {
     }
 }
 
-fn relay(spawn: fn(Settings) -> Result<Running, relay_host::StartError>) -> (Running, String) {
+fn relay(spawn: fn(&Settings) -> Result<Running, relay_host::StartError>) -> (Running, String) {
     // Data is never dropped; voice would be on a machine that is busy enough.
     let vars = [
         ("RELAY_ADDR", "127.0.0.1:0"),
@@ -67,7 +67,7 @@ fn relay(spawn: fn(Settings) -> Result<Running, relay_host::StartError>) -> (Run
         ("RELAY_VOICE_QUEUE", "0"),
         ("RELAY_VOICE_MAX_AGE_MS", "0"),
     ];
-    let relay = spawn(Settings::from_vars(vars).expect("they are allowed")).expect("it starts");
+    let relay = spawn(&Settings::from_vars(vars).expect("they are allowed")).expect("it starts");
     let url = format!("ws://{}/ws", relay.addr());
     (relay, url)
 }
@@ -136,7 +136,7 @@ fn latencies_are_drawn() {
 fn what_was_lost_is_a_failure() {
     // Eight members in a relay that lets one in per second at most: the others are told how to change it.
     let vars = [("RELAY_ADDR", "127.0.0.1:0"), ("RELAY_RATE_LIMIT_PER_IP", "1")];
-    let relay = relay_tokio::spawn(Settings::from_vars(vars).expect("they are allowed")).expect("it starts");
+    let relay = relay_tokio::spawn(&Settings::from_vars(vars).expect("they are allowed")).expect("it starts");
     let output = bench(&[&format!("ws://{}/ws", relay.addr()), "--rooms", "1", "--people", "8"]);
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr);
@@ -145,7 +145,7 @@ fn what_was_lost_is_a_failure() {
     // A sender that is cut off because its messages are too large: what it sent has not come.
     let vars =
         [("RELAY_ADDR", "127.0.0.1:0"), ("RELAY_RATE_LIMIT_PER_IP", "0"), ("RELAY_MAX_MESSAGE_SIZE", "1000")];
-    let relay = relay_tokio::spawn(Settings::from_vars(vars).expect("they are allowed")).expect("it starts");
+    let relay = relay_tokio::spawn(&Settings::from_vars(vars).expect("they are allowed")).expect("it starts");
     let url = format!("ws://{}/ws", relay.addr());
     let run = [&url, "--profile", "data", "--rooms", "1", "--people", "2", "--speakers", "1"];
     let output = bench(&[&run[..], &SHORT].concat());

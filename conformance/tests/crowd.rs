@@ -31,14 +31,14 @@ fn d1_smol_drains_a_crowd() {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the rule is about time, and these are real sockets")]
-fn drain_a_crowd(spawn: fn(Settings) -> Result<Running, StartError>) {
+fn drain_a_crowd(spawn: fn(&Settings) -> Result<Running, StartError>) {
     let window = WINDOW.as_secs().to_string();
     let vars = [
         ("RELAY_ADDR", "127.0.0.1:0"),
         ("RELAY_RATE_LIMIT_PER_IP", "0"),
         ("RELAY_DRAIN_SECONDS", window.as_str()),
     ];
-    let relay = spawn(Settings::from_vars(vars).expect("valid")).expect("it starts");
+    let relay = spawn(&Settings::from_vars(vars).expect("valid")).expect("it starts");
     let (addr, everything_waits) = (relay.addr(), Barrier::new(ROOMS + 1));
     thread::scope(|scope| {
         for room in 0..ROOMS {

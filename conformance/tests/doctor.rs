@@ -10,7 +10,7 @@ use conformance::proxy::{Faults, Proxy};
 use relay_host::{Running, StartError};
 use relay_proto::Settings;
 
-type Spawn = fn(Settings) -> Result<Running, StartError>;
+type Spawn = fn(&Settings) -> Result<Running, StartError>;
 
 const ADAPTERS: [(&str, Spawn); 2] = [("tokio", relay_tokio::spawn), ("smol", relay_smol::spawn)];
 
@@ -19,7 +19,7 @@ const STEPS: [&str; 8] = ["name", "TCP", "HTTP", "upgrade", "round trip", "idle"
 fn start(spawn: Spawn, vars: &[(&str, &str)]) -> Running {
     let address = [("RELAY_ADDR", "127.0.0.1:0")];
     let settings = Settings::from_vars(address.iter().chain(vars).copied()).expect("they are good");
-    spawn(settings).expect("it starts")
+    spawn(&settings).expect("it starts")
 }
 
 /// Exit status and report.

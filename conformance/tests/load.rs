@@ -22,7 +22,7 @@ const CROWD: u64 = 10;
 const SESSIONS: usize = 15;
 const MAX_RUNS: usize = 3;
 
-type Spawn = fn(Settings) -> Result<Running, StartError>;
+type Spawn = fn(&Settings) -> Result<Running, StartError>;
 
 /// Scarce and short, so that every limit is met.
 const NARROW: &[(&str, &str)] = &[
@@ -107,7 +107,7 @@ fn record_and_replay_once(adapter: &str, spawn: Spawn) -> BTreeSet<String> {
     let path = directory.0.join("recording");
     let path = path.to_str().expect("the target directory has a name in UTF-8");
     let vars = NARROW.iter().copied().chain([("RELAY_RECORD", path)]);
-    let relay = spawn(Settings::from_vars(vars).expect("they are allowed")).expect("it starts");
+    let relay = spawn(&Settings::from_vars(vars).expect("they are allowed")).expect("it starts");
     meet(relay.addr());
     let kept = Client::new(relay.addr(), CROWD).stay();
     relay.drain();
@@ -160,7 +160,7 @@ fn relay_smol_is_empty_when_all_connections_have_broken() {
 fn comes_to_rest(spawn: Spawn) {
     let vars =
         [("RELAY_ADDR", "127.0.0.1:0"), ("RELAY_RATE_LIMIT_PER_IP", "0"), ("RELAY_PING_INTERVAL", "0")];
-    let relay = spawn(Settings::from_vars(vars).expect("they are allowed")).expect("it starts");
+    let relay = spawn(&Settings::from_vars(vars).expect("they are allowed")).expect("it starts");
     let proxy = Proxy::start(relay.addr(), Faults::BROKEN).expect("there are ports");
     crowd(relay.addr(), proxy.address());
     Client::new(relay.addr(), CROWD).finds_nobody();

@@ -377,6 +377,7 @@ impl World {
             Action::Send { conn, .. } | Action::Close { conn, .. } => (conn, true, None),
             Action::Abort { conn } => (conn, false, Some(Phase::Dead)),
             Action::Probe { conn } | Action::Pause { conn } | Action::Resume { conn } => (conn, false, None),
+            Action::HandOver { .. } | Action::TickOthers => unreachable!("there is one shard"),
             Action::Exit => return,
         };
         let conn = self.conns.iter_mut().find(|conn| conn.id == id).expect("an id that was given out");

@@ -84,7 +84,7 @@ impl Shard {
         }
         let hash = Sha256::new().chain_update(self.key).chain_update(room).finalize();
         let (word, _) = hash.split_first_chunk().expect("there are 32 bytes");
-        (u64::from_le_bytes(*word) % u64::from(self.count)) as u16
+        u16::try_from(u64::from_le_bytes(*word) % u64::from(self.count)).unwrap_or_default()
     }
 
     /// Where a request is to be judged: here, unless it asks for a room of another shard.
@@ -115,6 +115,7 @@ impl Relay {
     /// of [`open`](Self::open); next comes its request head. `None`: this shard takes nobody in any more, and the
     /// socket is to be closed at once.
     #[must_use = "a connection that nobody knows would never end"]
+    #[expect(clippy::needless_pass_by_value, reason = "a pass is used once")]
     pub fn take_over(&mut self, now: Now, pass: Pass, sink: &mut impl Sink) -> Option<ConnId> {
         self.advance(now);
         let Pass { ip, counted, until } = pass;

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpStream};
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Poll, ready};
@@ -15,21 +15,35 @@ use relay_host::net::{READ_BUFFER_BYTES, SLICES_PER_WRITE};
 use relay_proto::config::Config;
 use relay_proto::frame::Batch;
 use relay_proto::http::Head;
-use relay_proto::hub::{Connection, Write};
-use relay_proto::{Fault, Hub};
+use relay_proto::hub::{Connection, Verdict, Write};
+use relay_proto::{Fault, Hub, Pass, Progress};
+use smol::channel::Sender;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use smol::{LocalExecutor, Task};
+use smol::{Async, LocalExecutor, Task};
 
-use crate::shared::{Shared, Socket};
-use crate::tls::{Tls, TlsStream};
+use crate::stream::{Parked, Shared, Socket, Stream};
+use crate::tls::Tls;
 
-/// What every connection is served with.
+/// What every connection of a shard is served with.
 pub(crate) struct Service {
     /// Weak, because it owns the tasks that own this.
     executor: Weak<LocalExecutor<'static>>,
     hub: Hub,
     tls: Option<Tls>,
     decoding: Rc<Decoding>,
+    /// The ways to all shards.
+    doors: Vec<Sender<Arrival>>,
+}
+
+/// What there is of a connection when its handshake is over. Boxed, or the task would have room for it from the start
+/// and beside that for what comes before.
+type Talk = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A connection whose room is in another shard than that which has read its head.
+pub(crate) struct Arrival {
+    pass: Pass,
+    head: Head,
+    stream: io::Result<Parked>,
 }
 
 impl Service {
@@ -38,9 +52,10 @@ impl Service {
         hub: Hub,
         tls: Option<Tls>,
         config: &Config,
+        doors: Vec<Sender<Arrival>>,
     ) -> Self {
         let decoding = Rc::new(Decoding::new(config));
-        Self { executor: Rc::downgrade(executor), hub, tls, decoding }
+        Self { executor: Rc::downgrade(executor), hub, tls, decoding, doors }
     }
 
     /// Runs a task until it is done or its handle is dropped. None is started any more at the very end.
@@ -49,48 +64,79 @@ impl Service {
     }
 
     /// Serves one socket from accept to close.
-    pub(crate) async fn serve(self: Rc<Self>, socket: Socket, ip: IpAddr) {
-        let Some(conn) = self.hub.open(ip) else { return };
-        let conn = Rc::new(conn);
-        let socket = Shared::new(socket);
-        let asked = socket.clone();
-        let work = pin!(async {
-            match &self.tls {
-                None => self.talk(&conn, socket).await,
-                // Boxed, or the largest state of the handshake would stay with the connection for ever.
-                Some(tls) => self.talk(&conn, Box::pin(secure(tls, socket)).await?).await,
-            }
-        });
-        if let Some(Err(error)) = conn.until_end(|| asked.progress(), work).await {
-            tracing::debug!(target: "relay", %error, "connection lost");
+    pub(crate) async fn serve(self: Rc<Self>, socket: Async<TcpStream>, ip: IpAddr) {
+        // Boxed, or the largest state of the handshake would stay with the connection for ever.
+        let talk = Box::pin(self.accept(socket, ip)).await;
+        drop(self);
+        if let Some(talk) = talk {
+            talk.await;
         }
     }
 
-    async fn talk<S>(&self, conn: &Rc<Connection>, mut stream: Shared<S>) -> io::Result<()>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let ahead = match Box::pin(read_head(&mut stream)).await? {
-            Ok(head) => {
-                let upgraded = head.request().is_some_and(|request| conn.connect(&request));
-                upgraded.then(|| head.into_rest())
+    /// Serves one that another shard has handed over.
+    pub(crate) async fn take_over(self: Rc<Self>, arrival: Arrival) {
+        let Some(conn) = self.hub.take_over(arrival.pass) else { return };
+        let talk = match arrival.stream.and_then(Parked::resume) {
+            Ok(stream) => self.answer(conn, stream, Ok(arrival.head)),
+            Err(error) => return lost(&error),
+        };
+        drop(self);
+        if let Some(talk) = talk {
+            talk.await;
+        }
+    }
+
+    /// TLS if there is any, and a head. Returns what follows, if that is here.
+    async fn accept(&self, socket: Async<TcpStream>, ip: IpAddr) -> Option<Talk> {
+        let conn = self.hub.open(ip)?;
+        let listening = pin!(self.listen(Socket::new(socket)));
+        match conn.until_end(Progress::default, listening).await? {
+            Ok((stream, head)) => self.answer(conn, stream, head),
+            Err(error) => {
+                lost(&error);
+                None
             }
+        }
+    }
+
+    async fn listen(&self, socket: Socket) -> io::Result<(Shared, Result<Head, Fault>)> {
+        let mut stream = Shared::new(match &self.tls {
+            None => Stream::Plain(socket),
+            Some(tls) => Stream::Tls(Box::new(tls.accept(socket).await?)),
+        });
+        let head = read_head(&mut stream).await?;
+        Ok((stream, head))
+    }
+
+    /// Gives the machine the head that was read. Returns what follows, unless that is in another shard.
+    fn answer(&self, conn: Connection, stream: Shared, head: Result<Head, Fault>) -> Option<Talk> {
+        let ahead = match head {
             Err(fault) => {
                 conn.fault(fault);
                 None
             }
+            Ok(head) => match head.request().map(|request| conn.connect(&request)) {
+                Some(Verdict::Elsewhere { shard, pass }) => {
+                    // Only a relay that has ended takes nobody in.
+                    let _ = self.doors[shard].try_send(Arrival { pass, head, stream: stream.park() });
+                    return None;
+                }
+                Some(Verdict::Upgraded) => Some(head.into_rest()),
+                Some(Verdict::Answered) | None => None,
+            },
         };
-        let _reading = self.spawn(read(conn.clone(), stream.clone(), ahead, self.decoding.clone()));
-        let Err(error) = write(conn, stream).await;
-        tracing::debug!(target: "relay", %error, "nothing can be written any more");
-        conn.write_failed();
-        // The reading task sees the end, behind all that was sent before it.
-        pending().await
+        Some(self.talk(Rc::new(conn), stream, ahead))
+    }
+
+    /// Reads and writes until the end.
+    fn talk(&self, conn: Rc<Connection>, stream: Shared, ahead: Option<Vec<u8>>) -> Talk {
+        let reading = self.spawn(read(conn.clone(), stream.clone(), ahead, self.decoding.clone()));
+        Box::pin(work(conn, stream, reading))
     }
 }
 
-async fn secure(tls: &Tls, socket: Shared<Socket>) -> io::Result<Shared<TlsStream<Shared<Socket>>>> {
-    Ok(Shared::new(tls.accept(socket).await?))
+fn lost(error: &io::Error) {
+    tracing::debug!(target: "relay", %error, "connection lost");
 }
 
 /// Reads a request head, or as much of it as shows that it is none.
@@ -111,10 +157,7 @@ pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Resu
 }
 
 /// The reading task: frames, as long as there are any to come, then whatever else there is until the end.
-async fn read<S>(conn: Rc<Connection>, stream: Shared<S>, ahead: Option<Vec<u8>>, decoding: Rc<Decoding>)
-where
-    S: AsyncRead + Unpin,
-{
+async fn read(conn: Rc<Connection>, stream: Shared, ahead: Option<Vec<u8>>, decoding: Rc<Decoding>) {
     let rest = match ahead {
         Some(bytes) => read_frames(&conn, stream, bytes, &decoding).await,
         None => Some(stream),
@@ -128,15 +171,12 @@ where
 }
 
 /// Hands messages to the machine. Returns the stream if more may come that is not to be understood.
-async fn read_frames<S>(
+async fn read_frames(
     conn: &Connection,
-    mut stream: Shared<S>,
+    mut stream: Shared,
     ahead: Vec<u8>,
     decoding: &Decoding,
-) -> Option<Shared<S>>
-where
-    S: AsyncRead + Unpin,
-{
+) -> Option<Shared> {
     let mut unfinished = Unfinished::default();
     let mut next = decoding.decode(&mut unfinished, &ahead, conn);
     drop(ahead);
@@ -166,8 +206,23 @@ pub(crate) async fn discard(mut stream: impl AsyncRead + Unpin) {
     while stream.read(&mut buffer).await.is_ok_and(|len| len > 0) {}
 }
 
+/// Writes and answers the machine's questions, while the other task reads.
+async fn work(conn: Rc<Connection>, stream: Shared, _reading: Option<Task<()>>) {
+    let writing = pin!(write_until_it_fails(&conn, stream.clone()));
+    conn.until_end(|| stream.progress(), writing).await;
+}
+
+/// Writes what the machine wants written, and goes on for ever.
+async fn write_until_it_fails(conn: &Connection, stream: Shared) {
+    let Err(error) = write(conn, stream).await;
+    tracing::debug!(target: "relay", %error, "nothing can be written any more");
+    conn.write_failed();
+    // The reading task sees the end, behind all that was sent before it.
+    pending::<()>().await;
+}
+
 /// Writes what the machine wants written. Returns only if that fails.
-async fn write(conn: &Connection, mut stream: impl AsyncWrite + Unpin) -> io::Result<Infallible> {
+async fn write(conn: &Connection, mut stream: Shared) -> io::Result<Infallible> {
     loop {
         let (mut batch, last) = match conn.next_write().await {
             Write::Continue(batch) => (batch, false),
@@ -185,7 +240,7 @@ async fn write(conn: &Connection, mut stream: impl AsyncWrite + Unpin) -> io::Re
 }
 
 /// Writes a batch with as few calls as there can be.
-async fn write_all_buf(stream: &mut (impl AsyncWrite + Unpin), batch: &mut Batch) -> io::Result<()> {
+async fn write_all_buf(stream: &mut Shared, batch: &mut Batch) -> io::Result<()> {
     while batch.has_remaining() {
         let written = poll_fn(|cx| {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
@@ -198,4 +253,22 @@ async fn write_all_buf(stream: &mut (impl AsyncWrite + Unpin), batch: &mut Batch
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn what_a_connection_keeps_is_small() {
+        let serve = size(|(service, socket, ip)| Service::serve(service, socket, ip));
+        let work = size(|(conn, stream, reading)| work(conn, stream, reading));
+        let read = size(|(conn, stream, ahead, decoding)| read(conn, stream, ahead, decoding));
+        eprintln!("a connection: {serve} bytes for its task, {work} to write, {read} to read");
+        assert!(serve + work + read < 768, "{serve} + {work} + {read}");
+    }
 }

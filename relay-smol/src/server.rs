@@ -1,55 +1,65 @@
-//! One thread: sockets that listen, a timer for the machine, and whoever steers it.
+//! The thread of a shard: sockets that listen, connections of other shards, a timer for the machine, and whoever
+//! steers it.
 
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Instant;
 
-use relay_host::{CHECK_INTERVAL, Control, MetricsPage, Ready, net, new_hub};
+use relay_host::{CHECK_INTERVAL, MetricsPage, Seat, net};
 use relay_proto::{Hub, Settings};
+use smol::channel::{Receiver, Sender};
 use smol::future::yield_now;
 use smol::{Async, LocalExecutor, Timer};
 
-use crate::connection::Service;
+use crate::connection::{Arrival, Service};
 use crate::metrics;
-use crate::shared::Socket;
 use crate::tls::Tls;
 
 /// As the metrics name it.
 const PROGRAM: (&str, &str) = ("smol", env!("CARGO_PKG_VERSION"));
 
+/// What a shard is made of.
+pub(crate) struct Setup {
+    pub(crate) settings: Settings,
+    pub(crate) clients: Vec<TcpListener>,
+    pub(crate) metrics: Vec<TcpListener>,
+    pub(crate) tls: Option<Tls>,
+    /// The ways to all shards.
+    pub(crate) doors: Vec<Sender<Arrival>>,
+    pub(crate) arrivals: Receiver<Arrival>,
+}
+
 /// Serves until it is drained or stopped. Whatever is still open then is dropped.
-pub(crate) fn run(
-    settings: &Settings,
-    [clients, metrics]: [Vec<TcpListener>; 2],
-    tls: Option<Tls>,
-    control: &Control,
-    ready: Ready,
-) -> io::Result<()> {
+pub(crate) fn run(setup: Setup, seat: &Seat) -> io::Result<()> {
+    let Setup { settings, clients, metrics, tls, doors, arrivals } = setup;
     let executor = Rc::new(LocalExecutor::new());
     smol::block_on(executor.run(async {
-        let hub = new_hub(settings)?;
-        let service = Rc::new(Service::new(&executor, hub.clone(), tls.clone(), &settings.relay));
+        let hub = seat.hub(&settings)?;
+        let service = Rc::new(Service::new(&executor, hub.clone(), tls.clone(), &settings.relay, doors));
         let mut accepting = Vec::new();
         for listener in clients {
             let (tasks, service) = (service.clone(), service.clone());
             let serve = move |socket, ip| service.clone().serve(socket, ip);
             accepting.push(executor.spawn(accept(Async::new(listener)?, tasks, serve)));
         }
+        accepting.push(executor.spawn(receive(arrivals, service.clone())));
         let valid_until = {
             let tls = tls.clone();
             move || tls.as_ref()?.valid_until()
         };
-        let page = Rc::new(MetricsPage::new(hub.clone(), &settings.relay, PROGRAM, valid_until));
+        let page = Rc::new(MetricsPage::new(seat.control(), &settings.relay, PROGRAM, valid_until));
         for listener in metrics {
             let (tasks, page) = (service.clone(), page.clone());
             let serve = move |socket, _| metrics::serve(page.clone(), socket);
             accepting.push(executor.spawn(accept(Async::new(listener)?, tasks, serve)));
         }
         executor.spawn(keep_time(hub.clone())).detach();
-        executor.spawn(watch(tls)).detach();
-        ready.say();
-        control.obey(&hub).await;
+        if seat.index() == 0 {
+            executor.spawn(watch(tls)).detach();
+        }
+        seat.say_ready();
+        seat.obey(&hub).await;
         // Another thread reports what the sockets do. A task that it wakes while the executor is being dropped
         // would stay for ever, with its socket: so all tasks end before.
         drop(accepting);
@@ -59,15 +69,18 @@ pub(crate) fn run(
     }))
 }
 
-async fn accept<F>(listener: Async<TcpListener>, tasks: Rc<Service>, serve: impl Fn(Socket, IpAddr) -> F)
-where
+async fn accept<F>(
+    listener: Async<TcpListener>,
+    tasks: Rc<Service>,
+    serve: impl Fn(Async<TcpStream>, IpAddr) -> F,
+) where
     F: Future<Output = ()> + 'static,
 {
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
                 net::tune(&socket);
-                if let Some(task) = tasks.spawn(serve(Socket::new(socket), peer.ip())) {
+                if let Some(task) = tasks.spawn(serve(socket, peer.ip())) {
                     task.detach();
                 }
                 // A crowd that comes in must not keep those waiting that are in.
@@ -79,6 +92,15 @@ where
             }
             // The peer had gone before it was its turn.
             Err(_) => {}
+        }
+    }
+}
+
+/// Takes in what other shards hand over.
+async fn receive(arrivals: Receiver<Arrival>, service: Rc<Service>) {
+    while let Ok(arrival) = arrivals.recv().await {
+        if let Some(task) = service.spawn(service.clone().take_over(arrival)) {
+            task.detach();
         }
     }
 }

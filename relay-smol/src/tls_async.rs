@@ -2,11 +2,10 @@
 //!
 //! async-tls was written for streams that one task uses. Here two do, which [`TlsStream`] makes good.
 
-use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::TcpStream;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, SystemTime};
@@ -50,13 +49,13 @@ impl Tls {
     }
 
     /// The server's side of a handshake.
-    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Clone + Unpin>(
         &self,
-        stream: S,
+        socket: S,
     ) -> io::Result<TlsStream<S>> {
-        let moved = Rc::<Moved>::default();
-        let noted = Noted { socket: stream, moved: moved.clone() };
-        Ok(TlsStream::new(self.acceptor.accept(noted).await?, moved))
+        let moved = Arc::<Moved>::default();
+        let noted = Noted { socket: socket.clone(), moved: moved.clone() };
+        Ok(TlsStream::new(self.acceptor.accept(noted).await?, moved, socket))
     }
 
     /// Of the certificate in use, since the Unix epoch.
@@ -118,16 +117,23 @@ impl ResolvesServerCert for InUse {
 /// and a call of its own.
 pub(crate) struct TlsStream<S> {
     stream: async_tls::server::TlsStream<Noted<S>>,
-    moved: Rc<Moved>,
+    /// The same one as below.
+    socket: S,
+    moved: Arc<Moved>,
     wakers: Arc<Wakers>,
     both: Waker,
 }
 
 impl<S> TlsStream<S> {
-    fn new(stream: async_tls::server::TlsStream<Noted<S>>, moved: Rc<Moved>) -> Self {
+    fn new(stream: async_tls::server::TlsStream<Noted<S>>, moved: Arc<Moved>, socket: S) -> Self {
         let wakers = Arc::<Wakers>::default();
         let both = Waker::from(wakers.clone());
-        Self { stream, moved, wakers, both }
+        Self { stream, socket, moved, wakers, both }
+    }
+
+    /// As that of rustls's streams, which also give their session.
+    pub(crate) fn get_mut(&mut self) -> (&mut S, ()) {
+        (&mut self.socket, ())
     }
 }
 
@@ -136,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
         let this = &mut *self;
         remember(&this.wakers.reader, cx);
         let result = Pin::new(&mut this.stream).poll_read(&mut Context::from_waker(&this.both), into);
-        if this.moved.out.take() {
+        if this.moved.out.swap(false, Relaxed) {
             wake(&this.wakers.writer);
         }
         result
@@ -185,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         let this = &mut *self;
         remember(&this.wakers.writer, cx);
         let result = poll(Pin::new(&mut this.stream), &mut Context::from_waker(&this.both));
-        if this.moved.inward.take() {
+        if this.moved.inward.swap(false, Relaxed) {
             wake(&this.wakers.reader);
         }
         result
@@ -218,20 +224,20 @@ fn wake(slot: &Mutex<Option<Waker>>) {
 /// The socket below, which notes what async-tls does with it.
 struct Noted<S> {
     socket: S,
-    moved: Rc<Moved>,
+    moved: Arc<Moved>,
 }
 
 /// Whether bytes have come or gone since the last look.
 #[derive(Default)]
 struct Moved {
-    inward: Cell<bool>,
-    out: Cell<bool>,
+    inward: AtomicBool,
+    out: AtomicBool,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.socket).poll_read(cx, into);
-        self.moved.inward.set(self.moved.inward.get() || result.is_ready());
+        self.moved.inward.fetch_or(result.is_ready(), Relaxed);
         result
     }
 }
@@ -239,7 +245,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Noted<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.socket).poll_write(cx, from);
-        self.moved.out.set(self.moved.out.get() || result.is_ready());
+        self.moved.out.fetch_or(result.is_ready(), Relaxed);
         result
     }
 

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use relay_host::decode::{Decoding, Next, Unfinished};
 use relay_host::net;
 use relay_proto::http::Head;
-use relay_proto::hub::{Connection, Write};
+use relay_proto::hub::{Connection, Verdict, Write};
 use relay_proto::{Fault, Hub, Settings};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -119,8 +119,9 @@ async fn read_head(conn: &Connection, input: &OwnedReadHalf) -> io::Result<Optio
         match whole {
             Ok(false) => {}
             Ok(true) => {
-                let upgraded = head.request().is_some_and(|request| conn.connect(&request));
-                return Ok(upgraded.then(|| head.into_rest()));
+                // One machine, so never `Elsewhere`.
+                let verdict = head.request().map(|request| conn.connect(&request));
+                return Ok((verdict == Some(Verdict::Upgraded)).then(|| head.into_rest()));
             }
             Err(fault) => {
                 conn.fault(fault);

@@ -18,7 +18,7 @@ pub(crate) async fn serve(page: Rc<MetricsPage>, socket: TcpStream) {
 
 async fn answer(page: &MetricsPage, mut socket: TcpStream) -> io::Result<()> {
     let head = read_head(&mut socket).await?;
-    socket.write_all(&page.answer(&head)).await?;
+    socket.write_all(&page.answer(&head).await).await?;
     socket.shutdown().await?;
     discard(socket).await;
     Ok(())

@@ -1,57 +1,68 @@
-//! One thread: sockets that listen, a timer for the machine, and whoever steers it.
+//! The thread of a shard: sockets that listen, connections of other shards, a timer for the machine, and whoever
+//! steers it.
 
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use relay_host::{CHECK_INTERVAL, Control, MetricsPage, Ready, net, new_hub};
+use relay_host::{CHECK_INTERVAL, MetricsPage, Seat, net};
 use relay_proto::{Hub, Settings};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, sleep_until};
 
-use crate::connection::Service;
+use crate::connection::{Arrival, Service};
 use crate::metrics;
 use crate::tls::Tls;
 
 /// As the metrics name it.
 const PROGRAM: (&str, &str) = ("tokio", env!("CARGO_PKG_VERSION"));
 
+/// What a shard is made of.
+pub(crate) struct Setup {
+    pub(crate) settings: Settings,
+    pub(crate) clients: Vec<std::net::TcpListener>,
+    pub(crate) metrics: Vec<std::net::TcpListener>,
+    pub(crate) tls: Option<Tls>,
+    /// The ways to all shards.
+    pub(crate) doors: Vec<UnboundedSender<Arrival>>,
+    pub(crate) arrivals: UnboundedReceiver<Arrival>,
+}
+
 /// Serves until it is drained or stopped. Whatever is still open then is dropped with the runtime.
-pub(crate) fn run(
-    settings: &Settings,
-    [clients, metrics]: [Vec<std::net::TcpListener>; 2],
-    tls: Option<Tls>,
-    control: &Control,
-    ready: Ready,
-) -> io::Result<()> {
+pub(crate) fn run(setup: Setup, seat: &Seat) -> io::Result<()> {
+    let Setup { settings, clients, metrics, tls, doors, arrivals } = setup;
     let runtime =
         Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default())?;
     runtime.block_on(async {
-        let hub = new_hub(settings)?;
-        let service = Rc::new(Service::new(hub.clone(), tls.clone(), &settings.relay));
+        let hub = seat.hub(&settings)?;
+        let service = Rc::new(Service::new(hub.clone(), tls.clone(), &settings.relay, doors));
         for listener in clients {
             listener.set_nonblocking(true)?;
             let service = service.clone();
             let serve = move |socket, ip| service.clone().serve(socket, ip);
             spawn_local(accept(TcpListener::from_std(listener)?, serve));
         }
+        spawn_local(receive(arrivals, service));
         let valid_until = {
             let tls = tls.clone();
             move || tls.as_ref()?.valid_until()
         };
-        let page = Rc::new(MetricsPage::new(hub.clone(), &settings.relay, PROGRAM, valid_until));
+        let page = Rc::new(MetricsPage::new(seat.control(), &settings.relay, PROGRAM, valid_until));
         for listener in metrics {
             let page = page.clone();
             let serve = move |socket, _| metrics::serve(page.clone(), socket);
             spawn_local(accept(TcpListener::from_std(listener)?, serve));
         }
         spawn_local(keep_time(hub.clone()));
-        spawn_local(watch(tls));
-        ready.say();
-        control.obey(&hub).await;
+        if seat.index() == 0 {
+            spawn_local(watch(tls));
+        }
+        seat.say_ready();
+        seat.obey(&hub).await;
         Ok(())
     })
 }
@@ -73,6 +84,13 @@ where
             // The peer had gone before it was its turn.
             Err(_) => {}
         }
+    }
+}
+
+/// Takes in what other shards hand over.
+async fn receive(mut arrivals: UnboundedReceiver<Arrival>, service: Rc<Service>) {
+    while let Some(arrival) = arrivals.recv().await {
+        spawn_local(service.clone().take_over(arrival));
     }
 }
 

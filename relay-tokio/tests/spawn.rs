@@ -16,10 +16,10 @@ fn a_relay_that_was_stopped_leaves_nothing() {
     let settings = Settings::from_vars([("RELAY_ADDR", "127.0.0.1:0")]).unwrap();
     let held = || ["fd", "task"].map(|what| fs::read_dir(format!("/proc/self/{what}")).unwrap().count());
     // What a runtime keeps for the whole process is there after the first.
-    drop(spawn(settings.clone()).unwrap());
+    drop(spawn(&settings).unwrap());
     let before = held();
     for _ in 0..50 {
-        let relay = spawn(settings.clone()).unwrap();
+        let relay = spawn(&settings).unwrap();
         let mut client = TcpStream::connect(relay.addr()).unwrap();
         drop(relay);
         client.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -15,10 +15,11 @@ use super::run::{Outcome, run};
 use super::server::{Certificate, SETTINGS, Server};
 
 /// Their names, for `--only`.
-pub(crate) const ROWS: [&str; 15] = [
+pub(crate) const ROWS: [&str; 17] = [
     "talk",
     "talk-together",
     "talk-now",
+    "talk-shards",
     "pairs",
     "pairs-together",
     "flood-voice",
@@ -29,6 +30,7 @@ pub(crate) const ROWS: [&str; 15] = [
     "memory-tls",
     "connect",
     "connect-tls",
+    "connect-tls-again",
     "size",
     "start",
 ];
@@ -40,6 +42,15 @@ const BUSY_MS: f64 = 1.0;
 const CROWD: (usize, usize) = (10_000, 20);
 /// Connections whose setting up is measured.
 const VISITORS: usize = 1000;
+
+/// How a client comes whose setting up is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    Plain,
+    Tls,
+    /// With the tickets that those before it got.
+    TlsAgain,
+}
 
 /// A row with load: what is compared is the CPU of a delivery.
 struct Load {
@@ -59,7 +70,7 @@ struct Load {
 }
 
 const VOICE: Pace = Pace::Rate(50.0);
-const LOADS: [Load; 9] = [
+const LOADS: [Load; 10] = [
     Load {
         row: "talk",
         what: "5 rooms × 20, all talk",
@@ -95,6 +106,18 @@ const LOADS: [Load; 9] = [
         together: false,
         ratio: 1.15,
         latency: Some((0.05, 1.0)),
+    },
+    Load {
+        row: "talk-shards",
+        what: "the same with `RELAY_SHARDS=2`",
+        floor: "single",
+        settings: &[("RELAY_SHARDS", "2")],
+        kind: Kind::Voice,
+        crowd: (5, 20, 20),
+        pace: VOICE,
+        together: false,
+        ratio: 0.30,
+        latency: None,
     },
     Load {
         row: "pairs",
@@ -221,9 +244,12 @@ impl Session<'_> {
             for load in LOADS.iter().filter(|load| load.row.starts_with(&self.options.only)) {
                 self.load(load, turn)?;
             }
-            for (row, tls) in [("connect", self.options.tls), ("connect-tls", true)] {
+            let plain = if self.options.tls { Visit::Tls } else { Visit::Plain };
+            let visits =
+                [("connect", plain), ("connect-tls", Visit::Tls), ("connect-tls-again", Visit::TlsAgain)];
+            for (row, visit) in visits {
                 if self.wanted(row) {
-                    self.connect(row, tls, turn)?;
+                    self.connect(row, visit, turn)?;
                 }
             }
             if self.wanted("start") {
@@ -302,16 +328,23 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn connect(&mut self, row: &'static str, tls: bool, turn: usize) -> Result<(), String> {
-        // The target is for plain text; over TLS the handshake's own price comes on top.
-        let target = if tls { f64::INFINITY } else { 90.0 };
+    fn connect(&mut self, row: &'static str, visit: Visit, turn: usize) -> Result<(), String> {
+        // The target is for plain text; over TLS the handshake's own price comes on top.
+        let (limit, how) = match visit {
+            Visit::Plain => (90.0, ""),
+            Visit::Tls => (f64::INFINITY, ", TLS"),
+            Visit::TlsAgain => (f64::INFINITY, ", TLS, most sessions resumed"),
+        };
         for (adapter, name) in ADAPTERS.iter().enumerate() {
             self.say(row, name, turn);
-            let server = self.relay(adapter, &[], tls)?;
-            let done = idle::connect(&server.target, VISITORS, CROWD.1, server.pid())?;
-            let what = "CPU per connection that is set up with a token";
-            let what = if tls { format!("{what}, TLS") } else { what.to_owned() };
-            self.note(row, &what, "µs", [target; 2], adapter, done.per_connection());
+            let server = self.relay(adapter, &[], visit != Visit::Plain)?;
+            let target = match visit {
+                Visit::Plain | Visit::Tls => server.target.clone().without_resumption(),
+                Visit::TlsAgain => server.target.clone(),
+            };
+            let done = idle::connect(&target, VISITORS, CROWD.1, server.pid())?;
+            let what = format!("CPU per connection that is set up with a token{how}");
+            self.note(row, &what, "µs", [limit; 2], adapter, done.per_connection());
         }
         Ok(())
     }

@@ -10,7 +10,8 @@ use conformance::frame::{opcode, server_header};
 use conformance::http::{Answer, Request};
 use conformance::net::Tls;
 use mio::{Interest, Registry, Token};
-use rustls::{ClientConnection, Stream};
+use rustls::client::Resumption;
+use rustls::{ClientConfig, ClientConnection, Stream};
 
 /// So many connections are opened before the first of them is waited for.
 const WAVE: usize = 32;
@@ -22,6 +23,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) tls: Option<Tls>,
+}
+
+impl Target {
+    /// Every handshake over TLS is a whole one (RFC 8446 section 2.2).
+    pub(crate) fn without_resumption(mut self) -> Self {
+        if let Some(tls) = &mut self.tls {
+            let mut config = ClientConfig::clone(&tls.config);
+            config.resumption = Resumption::disabled();
+            tls.config = Arc::new(config);
+        }
+        self
+    }
 }
 
 /// A member of a room.

@@ -14,10 +14,20 @@ pub(crate) const ADAPTER: &str = "CLUSTER_ADAPTER";
 pub(crate) fn serve(adapter: &str) -> ExitCode {
     let (name, version) = ("node", env!("CARGO_PKG_VERSION"));
     cli::main(&match adapter {
-        "tokio" => {
-            Adapter { name, version, spawn: relay_tokio::spawn_on, connect_tls: relay_tokio::connect_tls }
-        }
-        _ => Adapter { name, version, spawn: relay_smol::spawn_on, connect_tls: relay_smol::connect_tls },
+        "tokio" => Adapter {
+            name,
+            version,
+            auto_shards: relay_tokio::auto_shards,
+            spawn: relay_tokio::spawn_on,
+            connect_tls: relay_tokio::connect_tls,
+        },
+        _ => Adapter {
+            name,
+            version,
+            auto_shards: relay_smol::auto_shards,
+            spawn: relay_smol::spawn_on,
+            connect_tls: relay_smol::connect_tls,
+        },
     })
 }
 

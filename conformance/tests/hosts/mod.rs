@@ -36,7 +36,7 @@ pub(crate) const ALL: [Kind; 7] = [
     Kind { name: "smol-slow", start: |vars| slow(vars, relay_smol::spawn), path: Path::Slow },
 ];
 
-type Spawn = fn(Settings) -> Result<Running, StartError>;
+type Spawn = fn(&Settings) -> Result<Running, StartError>;
 
 fn plain(vars: Vars<'_>, spawn: Spawn) -> Result<Box<dyn Host>, String> {
     let running = spawn_with(vars, &[], spawn)?;
@@ -60,7 +60,7 @@ fn spawn_with(vars: Vars<'_>, own: Vars<'_>, spawn: Spawn) -> Result<Running, St
     let address = [("RELAY_ADDR", "127.0.0.1:0")];
     let vars = address.iter().chain(BASELINE).chain(own).chain(vars).copied();
     let settings = Settings::from_vars(vars).map_err(|error| error.to_string())?;
-    spawn(settings).map_err(|error| error.to_string())
+    spawn(&settings).map_err(|error| error.to_string())
 }
 
 /// Dropping it stops the relay.

@@ -15,6 +15,7 @@ use std::env;
 use std::fmt::{self, Write as _};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::num::NonZeroU16;
 use std::process::ExitCode;
 
 use lexopt::{Arg, Parser};
@@ -30,8 +31,10 @@ pub struct Adapter {
     pub name: &'static str,
     /// Its version.
     pub version: &'static str,
+    /// How many shards it has where nobody says how many.
+    pub auto_shards: fn() -> NonZeroU16,
     /// Starts a relay on sockets that listen already.
-    pub spawn: fn(Settings, Vec<TcpListener>) -> Result<Running, StartError>,
+    pub spawn: fn(&Settings, &[TcpListener]) -> Result<Running, StartError>,
     /// Speaks TLS as a client that trusts whom it reached: for the health check of a relay on this machine.
     pub connect_tls: fn(TcpStream) -> io::Result<Box<dyn Duplex>>,
 }
@@ -95,7 +98,7 @@ fn run(adapter: &Adapter, mut args: Parser) -> Result<(), Failure> {
     };
     match command.as_str() {
         "serve" => no_more(args).and_then(|()| serve::serve(adapter)),
-        "check" => no_more(args).and_then(|()| check()),
+        "check" => no_more(args).and_then(|()| check(adapter)),
         "health" => health::health(adapter, args),
         "token" => token::token(args),
         "help" => print(&help(adapter)),
@@ -178,7 +181,7 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 /// Prints the configuration in the form of an environment file.
-fn check() -> Result<(), Failure> {
+fn check(adapter: &Adapter) -> Result<(), Failure> {
     let environment = Environment::read();
     let settings = environment.settings()?;
     for (name, nearest) in environment.unknown() {
@@ -192,7 +195,11 @@ fn check() -> Result<(), Failure> {
         };
         let _ = writeln!(text, "# {} ({origin})\n{}={value}", variable.help, variable.name);
         if value == "auto" {
-            let _ = writeln!(text, "# auto: {} here", settings.relay.max_queued_bytes);
+            let here = match variable.name {
+                "RELAY_SHARDS" => settings.shards((adapter.auto_shards)()).get().into(),
+                _ => settings.relay.max_queued_bytes,
+            };
+            let _ = writeln!(text, "# auto: {here} here");
         }
     }
     print(&text)

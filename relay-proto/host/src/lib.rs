@@ -4,6 +4,7 @@
 
 mod certificate;
 pub mod cli;
+mod control;
 pub mod decode;
 pub mod log;
 mod memory;
@@ -15,7 +16,8 @@ mod running;
 pub mod systemd;
 
 pub use certificate::{CHECK_INTERVAL, Certificate, Pem};
+pub use control::Control;
 pub use memory::quarter_of_memory;
 pub use metrics::MetricsPage;
 pub use process::process;
-pub use running::{Addresses, Control, Ready, Running, StartError, new_hub};
+pub use running::{Addresses, Running, Seat, StartError, new_hub};

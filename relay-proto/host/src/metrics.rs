@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use relay_proto::http::Head;
 use relay_proto::metrics::{self, Facts};
-use relay_proto::{Config, Fault, Hub};
+use relay_proto::{Config, Fault, Stats};
 
+use crate::control::Control;
 use crate::process::process;
 
 /// How long a fetch may take where there is no `RELAY_HANDSHAKE_TIMEOUT`.
@@ -18,7 +19,7 @@ const MAX_FETCHES: usize = 32;
 
 /// What is shown to whoever asks for `/metrics`.
 pub struct MetricsPage {
-    hub: Hub,
+    control: Control,
     config: Config,
     adapter: &'static str,
     version: &'static str,
@@ -38,13 +39,20 @@ impl Drop for Fetch<'_> {
 impl MetricsPage {
     /// `valid_until` tells when the certificate expires that is in use at that moment.
     pub fn new(
-        hub: Hub,
+        control: &Control,
         config: &Config,
         (adapter, version): (&'static str, &'static str),
         valid_until: impl Fn() -> Option<Duration> + 'static,
     ) -> Self {
         let valid_until = Box::new(valid_until);
-        Self { hub, config: config.clone(), adapter, version, valid_until, fetches: Cell::new(0) }
+        Self {
+            control: control.clone(),
+            config: config.clone(),
+            adapter,
+            version,
+            valid_until,
+            fetches: Cell::new(0),
+        }
     }
 
     /// A socket was accepted. None: it is one too many, to be closed at once.
@@ -62,26 +70,30 @@ impl MetricsPage {
     }
 
     /// The whole answer to a request head, or to what was none.
-    pub fn answer(&self, head: &Result<Head, Fault>) -> Bytes {
+    pub async fn answer(&self, head: &Result<Head, Fault>) -> Bytes {
         let request = match head {
             Ok(head) => head.request().ok_or(Fault::BadHead),
             Err(fault) => Err(*fault),
         };
         let response = match request {
-            Ok(request) => metrics::answer(&request, || self.render()),
+            Ok(request) => {
+                let stats = self.control.stats().await;
+                metrics::answer(&request, || self.render(&stats))
+            }
             Err(fault) => metrics::answer_fault(fault),
         };
         response.bytes
     }
 
-    fn render(&self) -> String {
+    fn render(&self, stats: &Stats) -> String {
         let expiry = (self.valid_until)().and_then(|time| i64::try_from(time.as_secs()).ok());
         let facts = Facts {
             adapter: self.adapter,
             version: self.version,
+            shards: self.control.shards(),
             certificate_expiry: expiry,
             process: process(),
         };
-        self.hub.with_stats(|stats| metrics::render(stats, &self.config, facts))
+        metrics::render(stats, &self.config, facts)
     }
 }

@@ -77,6 +77,12 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// The same sockets, for one more thread to accept from.
+pub fn share(listeners: &[TcpListener]) -> Result<Vec<TcpListener>, StartError> {
+    let shared = listeners.iter().map(TcpListener::try_clone).collect::<io::Result<_>>();
+    shared.map_err(|error| StartError::system(&error))
+}
+
 fn lacks_family(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))

@@ -1,18 +1,17 @@
-//! A relay on a thread of its own, and the hand that steers it from another.
+//! A relay on threads of its own, a shard on each.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::mem;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::pin;
+use std::num::NonZeroU16;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 use std::{io, panic};
 
+use crate::control::Control;
 use crate::log;
 use crate::record::FileTape;
+use relay_proto::Shard;
 use relay_proto::config::Settings;
 use relay_proto::hub::Hub;
 
@@ -40,30 +39,44 @@ impl Addresses {
 pub struct Running {
     addresses: Addresses,
     control: Control,
-    thread: Option<JoinHandle<io::Result<()>>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
 }
 
 impl Running {
-    /// Runs `serve` on a new thread and returns when it has said that it is [`Ready`]. `reload` reads the
-    /// certificate anew.
-    pub fn start(
+    /// Runs each of `serve` on a thread of its own, as one shard of the relay, and returns when all have said that they
+    /// are ready. `reload` reads the certificate anew.
+    pub fn start<F>(
         addresses: Addresses,
         reload: impl Fn() + Send + Sync + 'static,
-        serve: impl FnOnce(Control, Ready) -> io::Result<()> + Send + 'static,
-    ) -> Result<Self, StartError> {
-        let (ready, is_ready) = sync_channel(1);
-        let control = Control { orders: Arc::default(), reload: Arc::new(reload) };
-        let thread = thread::Builder::new().name("relay".into()).spawn({
-            let control = control.clone();
-            move || serve(control, Ready(ready))
-        });
-        let thread = thread.map_err(|error| StartError::system(&error))?;
-        match is_ready.recv() {
-            Ok(()) => Ok(Self { addresses, control, thread: Some(thread) }),
-            Err(_) => Err(match thread.join() {
-                Ok(result) => StartError::system(&result.err().unwrap_or(io::ErrorKind::Other.into())),
-                Err(panic) => panic::resume_unwind(panic),
-            }),
+        serve: Vec<F>,
+    ) -> Result<Self, StartError>
+    where
+        F: FnOnce(Seat) -> io::Result<()> + Send + 'static,
+    {
+        let count = u16::try_from(serve.len()).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN);
+        let shards = Shard::all(count, seed().map_err(|error| StartError::system(&error))?);
+        let control = Control::new(count, reload);
+        let mut running = Self { addresses, control, threads: Vec::new() };
+        let (ready, is_ready) = sync_channel(shards.len());
+        let origin = now();
+        for (shard, serve) in shards.into_iter().zip(serve) {
+            let seat = Seat { shard, origin, control: running.control.clone(), ready: ready.clone() };
+            let name = if count.get() == 1 { "relay".to_owned() } else { format!("relay-{}", seat.index()) };
+            let thread = thread::Builder::new().name(name).spawn(move || {
+                // A relay that has lost a part of itself is none.
+                let _alarm = Alarm(seat.control.clone());
+                serve(seat)
+            });
+            running.threads.push(thread.map_err(|error| StartError::system(&error))?);
+        }
+        drop(ready);
+        if is_ready.iter().take(running.threads.len()).count() == running.threads.len() {
+            return Ok(running);
+        }
+        running.control.stop();
+        match running.join() {
+            Err(error) => Err(StartError::system(&error)),
+            Ok(()) => Err(StartError::system(&io::ErrorKind::Other.into())),
         }
     }
 
@@ -94,109 +107,103 @@ impl Running {
 
     /// Waits until it has ended, for instance because it was drained.
     pub fn wait(mut self) {
-        self.join();
+        // What a relay can fail with, it fails with before it serves.
+        let _ = self.join();
     }
 
-    fn join(&mut self) {
-        // What a relay can fail with, it fails with before it serves.
-        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
-            && !thread::panicking()
-        {
-            panic::resume_unwind(panic);
+    /// The first failure of a thread, or else the first panic goes on here.
+    fn join(&mut self) -> io::Result<()> {
+        let ends: Vec<_> = self.threads.drain(..).map(JoinHandle::join).collect();
+        let mut outcome = Ok(());
+        for end in ends {
+            match end {
+                Ok(result) => outcome = outcome.and(result),
+                Err(panic) if !thread::panicking() => panic::resume_unwind(panic),
+                Err(_) => {}
+            }
         }
+        outcome
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.control.give(|orders| orders.stop = true);
-        self.join();
+        self.control.stop();
+        // As above.
+        let _ = self.join();
     }
 }
 
-/// To be said by the thread of a relay as soon as clients can come. Dropped instead, the start has failed.
-#[derive(Debug)]
-pub struct Ready(SyncSender<()>);
+struct Alarm(Control);
 
-impl Ready {
-    /// Everything is in place.
-    pub fn say(self) {
-        // The starting thread waits for this and for nothing else.
-        let _ = self.0.send(());
-    }
-}
-
-/// Carries orders to the thread of a relay.
-#[derive(Clone)]
-pub struct Control {
-    orders: Arc<Mutex<Orders>>,
-    reload: Arc<dyn Fn() + Send + Sync>,
-}
-
-#[derive(Default)]
-struct Orders {
-    drain: bool,
-    stop: bool,
-    waker: Option<Waker>,
-}
-
-impl Control {
-    /// Stop in good order.
-    pub fn drain(&self) {
-        self.give(|orders| orders.drain = true);
-    }
-
-    /// Read the certificate anew.
-    pub fn reload(&self) {
-        (self.reload)();
-    }
-
-    /// For the thread of the relay: hands orders to the machine until it is time to end.
-    pub async fn obey(&self, hub: &Hub) {
-        let mut drained = pin!(hub.drained());
-        poll_fn(|cx| {
-            let mut orders = self.orders();
-            orders.waker = Some(cx.waker().clone());
-            let (drain, stop) = (mem::take(&mut orders.drain), orders.stop);
-            drop(orders);
-            if drain {
-                hub.drain();
-            }
-            if stop { Poll::Ready(()) } else { drained.as_mut().poll(cx) }
-        })
-        .await;
-    }
-
-    fn give(&self, order: impl FnOnce(&mut Orders)) {
-        let mut orders = self.orders();
-        order(&mut orders);
-        if let Some(waker) = orders.waker.take() {
-            waker.wake();
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.stop();
         }
     }
+}
 
-    fn orders(&self) -> MutexGuard<'_, Orders> {
-        // Each field is whole on its own, so a panic elsewhere leaves nothing half done.
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+/// What the thread of a shard is given: its place in the relay, and how it hears from the others.
+#[derive(Debug)]
+pub struct Seat {
+    shard: Shard,
+    origin: Instant,
+    control: Control,
+    ready: SyncSender<()>,
+}
+
+impl Seat {
+    /// Counted from 0.
+    pub fn index(&self) -> usize {
+        self.shard.index()
+    }
+
+    /// The machine of this shard, as the settings want it.
+    pub fn hub(&self, settings: &Settings) -> io::Result<Hub> {
+        if settings.record.is_some() {
+            return new_hub(settings);
+        }
+        let (config, notices) = (settings.relay.clone(), log::notices(settings.log_addresses));
+        Ok(Hub::of_shard(config, seed()?, self.shard.clone(), self.origin, notices))
+    }
+
+    /// To be said as soon as clients can come. If a thread ends without, the start has failed.
+    pub fn say_ready(&self) {
+        // The starting thread waits for this and for nothing else.
+        let _ = self.ready.send(());
+    }
+
+    /// Hands orders to the machine until the whole relay is to end.
+    pub async fn obey(&self, hub: &Hub) {
+        self.control.obey(self.index(), hub).await;
+    }
+
+    /// A hand on all shards.
+    pub fn control(&self) -> &Control {
+        &self.control
     }
 }
 
-impl fmt::Debug for Control {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Control").finish_non_exhaustive()
-    }
-}
-
-/// The machine as the settings want it.
+/// The machine of a relay that is one, as the settings want it.
 pub fn new_hub(settings: &Settings) -> io::Result<Hub> {
-    let mut seed = [0; 32];
-    #[expect(clippy::disallowed_methods, reason = "this is where the machine's seed comes from")]
-    getrandom::getrandom(&mut seed)?;
     let (config, notices) = (settings.relay.clone(), log::notices(settings.log_addresses));
-    let Some(path) = &settings.record else { return Ok(Hub::new(config, seed, notices)) };
+    let Some(path) = &settings.record else { return Ok(Hub::new(config, seed()?, notices)) };
     let tape = FileTape::create(path)
         .map_err(|error| io::Error::other(StartError::file("RELAY_RECORD", path, error)))?;
-    Ok(Hub::recorded(config, seed, Box::new(tape), notices))
+    Ok(Hub::recorded(config, seed()?, Box::new(tape), notices))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where the machines' seeds come from")]
+fn seed() -> io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    getrandom::getrandom(&mut seed)?;
+    Ok(seed)
+}
+
+#[expect(clippy::disallowed_methods, reason = "from here on, all shards count time alike")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Why a relay did not start, in one line that says what to do about it (rule C3).

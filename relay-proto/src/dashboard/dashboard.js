@@ -113,10 +113,10 @@ const CHARTS = [
     series: () => [{ name: "rooms", read: gauge("relay_rooms") }] },
   { id: "memory", title: "Memory", note: "of the process, and what waits", unit: bytes,
     series: () => [{ name: "resident", read: gauge("process_resident_memory_bytes") }, { name: "waiting", read: gauge("relay_held_bytes") }] },
-  { id: "cpu", title: "CPU", note: "of one core", unit: percent, least: 1,
+  { id: "cpu", title: "CPU", note: "of the cores that its shards can use", unit: percent, least: 1,
     series: () => [{ name: "user and system", read: (readings, at) => {
       const used = rate(readings, at, "process_cpu_seconds_total");
-      return used === null ? null : used * 100;
+      return used === null ? null : used * 100 / gauge("relay_shards")(readings, at);
     } }] },
   { id: "drops", title: "Drops", note: "messages let go a second", unit: perSecond, empty: "No message was dropped since the start",
     series: each("relay_messages_dropped_total", "lane", "reason") },

@@ -26,9 +26,10 @@ pub(super) fn serve(adapter: &Adapter) -> Result<(), Failure> {
         listeners = net::listen("RELAY_ADDR", &settings.addr)?;
     }
     let tls = settings.tls_cert.is_some();
-    let running = (adapter.spawn)(settings, listeners)?;
+    let shards = settings.shards((adapter.auto_shards)());
+    let running = (adapter.spawn)(&settings, &listeners)?;
     let (addr, metrics) = (running.addr(), running.metrics_addr().map(tracing::field::display));
-    tracing::info!(target: "relay", %addr, metrics, tls, version = adapter.version, "listening");
+    tracing::info!(target: "relay", %addr, metrics, tls, shards, version = adapter.version, "listening");
     systemd::notify(State::Ready);
 
     let control = running.control();
