@@ -355,6 +355,22 @@ fn d1_a_last_room_that_ends_by_itself_is_told_of_too() {
 }
 
 #[test]
+fn d1_a_shard_that_hears_of_a_drain_when_it_is_over_refuses_rooms_and_then_ends() {
+    let mut shards = World::shards(2, &[]);
+    let host = shards[0].host(&room(0, 2, 0));
+    let idle = shards[1].open();
+    assert_eq!(shards[0].handle(Event::Drain), [Action::TickOthers, close(host)]);
+    assert_eq!(shards[1].handle(Event::Tick), []);
+    let late = shards[1].open();
+    assert_eq!(response(&shards[1].ask(late, &host_query(&room(1, 2, 0), "host", 1))).0, 503);
+    let (conn, actions) = shards[1].upgrade(&guest_query(&room(0, 2, 0), "ann", 1));
+    assert_eq!(take_over(&mut shards[0], handed_over(&actions, conn, 0)), None);
+    assert_eq!(shards[1].handle(Event::Drain), [Action::Abort { conn: idle }]);
+    assert_eq!(shards[1].handle(Event::Disconnect { conn: late }), [Action::Exit]);
+    assert_eq!(leave(&mut shards[0], host), [Action::Exit]);
+}
+
+#[test]
 fn d1_an_empty_relay_of_several_shards_ends_at_once() {
     for shard in &mut World::shards(3, &[]) {
         assert_eq!(shard.handle(Event::Drain), [Action::Exit]);
