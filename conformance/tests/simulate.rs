@@ -82,6 +82,7 @@ fn runs_hold_and_reach_everything() {
     };
     reached("refused", &Refusal::CODES);
     reached("action", &["Respond", "Upgrade", "Send", "Close", "Abort", "Probe", "Pause", "Resume", "Exit"]);
+    reached("action", &["HandOver", "TickOthers"]);
     reached("wake", &["Handshake", "Ping", "Silence", "Closing", "Resume", "RoomIdle", "Flush", "Drain"]);
     reached("closed", &["protocol error", "invalid UTF-8", "message too big", "slow consumer"]);
     reached("closed", &["ping timeout", "room idle", "restart"]);

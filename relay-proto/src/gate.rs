@@ -292,6 +292,21 @@ mod tests {
     }
 
     #[test]
+    fn r4_of_two_shards_that_may_open_the_last_room_one_does() {
+        let config = Config { max_rooms: 1, ..Config::default() };
+        let one = Gate::new();
+        let other = one.clone();
+        // Both have judged a request, and neither has opened its room.
+        assert_eq!([one.may_open_room(&config), other.may_open_room(&config)], [Ok(()), Ok(())]);
+        assert_eq!([one.open_room(&config), other.open_room(&config)], [Ok(()), Err(Refusal::MaxRooms)]);
+        one.close_room();
+        assert_eq!(other.may_open_room(&config), Ok(()));
+        // Nor does one after a drain has begun.
+        assert_eq!(one.draw_turns(0), (0, 0));
+        assert_eq!(other.open_room(&config), Err(Refusal::Draining));
+    }
+
+    #[test]
     fn t4_ipv6_counts_by_its_64() {
         assert_eq!(Origin::of(ip("2001:db8:1:2:3::4")), Origin::of(ip("2001:db8:1:2::9")));
         assert_ne!(Origin::of(ip("2001:db8:1:2::")), Origin::of(ip("2001:db8:1:3::")));

@@ -230,3 +230,74 @@ impl Stats {
         *self.disconnects.entry((initiator, code)).or_default() += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every counter is another number.
+    fn counted(mut next: impl FnMut() -> u64) -> Stats {
+        let flow = |next: &mut dyn FnMut() -> u64| Flow { messages: next(), bytes: next() };
+        let histogram = |next: &mut dyn FnMut() -> u64| Histogram {
+            counts: core::array::from_fn(|_| next()),
+            sum: next(),
+        };
+        Stats {
+            connections: next(),
+            hosts: next(),
+            guests: next(),
+            rooms: next(),
+            draining: true,
+            held_bytes: next(),
+            accepted: next(),
+            refused: core::array::from_fn(|_| next()),
+            disconnects: Stats::CLOSE_CODES.map(|code| ((Initiator::Relay, code), next())).into(),
+            lanes: core::array::from_fn(|_| LaneStats {
+                received: flow(&mut next),
+                enqueued: flow(&mut next),
+                delivered: flow(&mut next),
+                dropped: core::array::from_fn(|_| flow(&mut next)),
+                waiting: flow(&mut next),
+                waited: histogram(&mut next),
+            }),
+            slow_consumers: next(),
+            paused: next(),
+            fan_out: histogram(&mut next),
+            message_size: histogram(&mut next),
+            ping_round_trip: histogram(&mut next),
+        }
+    }
+
+    #[test]
+    fn of_two_shards_every_counter_is_the_sum() {
+        let from = |start: u64| {
+            let mut last = start;
+            counted(move || {
+                last += 1;
+                last
+            })
+        };
+        let mut number = 0;
+        let sum = counted(|| {
+            number += 1;
+            (1000 + number) + (5000 + number)
+        });
+        let mut stats = Stats::default();
+        stats.merge(&from(1000));
+        assert_eq!(stats, from(1000), "nothing is added to");
+        stats.merge(&from(5000));
+        assert_eq!(stats, sum);
+        stats.merge(&Stats::default());
+        assert_eq!(stats, sum, "nothing is added, and it still drains");
+    }
+
+    #[test]
+    fn an_end_that_only_one_shard_has_seen_counts() {
+        let [mut one, mut other] = [Stats::default(), Stats::default()];
+        one.disconnected(Initiator::Peer, 1000);
+        other.disconnected(Initiator::Peer, 1000);
+        other.disconnected(Initiator::Relay, 1012);
+        one.merge(&other);
+        assert_eq!(one.disconnects, [((Initiator::Peer, 1000), 2), ((Initiator::Relay, 1012), 1)].into());
+    }
+}

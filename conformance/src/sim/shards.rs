@@ -81,7 +81,9 @@ impl Shards {
     pub(crate) fn stats(&self) -> Cow<'_, Stats> {
         let (first, others) = self.relays.split_first().expect("there is one at least");
         let mut stats = Cow::Borrowed(first.stats());
-        others.iter().for_each(|other| stats.to_mut().merge(other.stats()));
+        for other in others {
+            stats.to_mut().merge(other.stats());
+        }
         stats
     }
 

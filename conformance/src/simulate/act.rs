@@ -51,7 +51,7 @@ impl World {
                 None => Ok(()),
             },
             Op::Pass { time: operand } => self.run_until(self.now + time(operand)),
-            Op::Drain {} => self.handle(Event::Drain, None),
+            Op::Drain {} => self.handle(&Event::Drain, None),
             other => {
                 self.turn(other);
                 self.say(other);

@@ -1,6 +1,8 @@
 //! What must hold, whatever happens. `docs/simulation.md` lists them by number; each is one function here. It
 //! is given what the model knows and what the relay did or a client saw, and says what is wrong.
 
+mod shards;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -14,6 +16,9 @@ use super::model::Model;
 use super::queue::{Count, Lane};
 use super::referee::{Due, End, Output};
 use super::state::{Conn, Outcome, Phase};
+pub(crate) use shards::{
+    be_in_the_shard, be_judged_where_the_room_is, call_the_others_when_no_room_is_left, hand_over_to_the_room,
+};
 
 /// Which invariant does not hold, and how that shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,35 +115,6 @@ pub(crate) fn admit_sockets(predicted: Outcome, conn: Option<ConnId>, outputs: &
 /// I6: an id names one connection, for ever.
 pub(crate) fn give_out_an_id_once(ends: &BTreeMap<ConnId, End>, conn: ConnId) -> Verdict {
     hold(!ends.contains_key(&conn), "I6", || format!("{conn} was given out before"))
-}
-
-/// I24: a connection is in the shard that it was handed over to.
-pub(crate) fn be_in_the_shard(conn: ConnId, shard: usize) -> Verdict {
-    hold(conn.shard() == shard, "I24", || format!("{conn} was handed over to shard {shard}"))
-}
-
-/// I24: a room is in one shard, so whoever asks for it is judged there, and its members are there.
-pub(crate) fn be_judged_where_the_room_is(model: &mut Model, call: &Call, conn: ConnId) -> Verdict {
-    let Some(room) = call.room_asked_for() else { return Ok(()) };
-    let home = *model.homes.entry(room).or_insert(conn.shard());
-    hold(home == conn.shard(), "I24", || format!("{conn} asked for {room:?}, which is in shard {home}"))
-}
-
-/// I24: whoever asks for a room of another shard goes there, and nobody else goes anywhere.
-pub(crate) fn hand_over_to_the_room(
-    model: &mut Model,
-    (subject, due, call): (Option<ConnId>, Due, Option<&Call>),
-    conn: ConnId,
-    shard: usize,
-) -> Verdict {
-    be_alive(model, conn)?;
-    let room = call.and_then(Call::room_asked_for);
-    let home = room.map(|room| *model.homes.entry(room).or_insert(shard));
-    let asked = subject == Some(conn) && due == Due::HandOver;
-    let there = home == Some(shard) && shard != conn.shard() && shard < model.shards;
-    hold(asked && there, "I24", || {
-        format!("{conn} was handed over to shard {shard}; it asked for {room:?}, which is in shard {home:?}")
-    })
 }
 
 /// I5: whoever may come in does, under the name it gave.
@@ -474,15 +450,6 @@ pub(crate) fn know_when_to_wake(model: &Model, ticked: bool, next: Option<(Durat
     })?;
     let overdue = ticked && (first <= now || next.is_some_and(|(at, _)| at <= now));
     hold(!overdue, "I20", || format!("{what} was due at {first:?}, it is {now:?}, and next is {next:?}"))
-}
-
-/// I21: one shard calls the others, once, when no room is left in any.
-pub(crate) fn call_the_others_when_no_room_is_left(model: &mut Model) -> Verdict {
-    let (rooms, shards) = (model.rooms.len(), model.shards);
-    let first = model.drain.as_mut().is_some_and(|drain| !std::mem::replace(&mut drain.called, true));
-    hold(first && rooms == 0 && shards > 1, "I21", || {
-        format!("other shards were called: for the first time: {first}, rooms: {rooms}, shards: {shards}")
-    })
 }
 
 /// I21: begins with the rooms that are there, closes them evenly over its window, and ends with the last connection,

@@ -112,18 +112,18 @@ impl World {
     }
 
     /// Tells the relay, has the referee look at what it does, and does it.
-    pub(crate) fn handle(&mut self, event: Event<'_>, client: Option<usize>) -> Result<(), Violation> {
+    pub(crate) fn handle(&mut self, event: &Event<'_>, client: Option<usize>) -> Result<(), Violation> {
         let now = self.clocks();
         let call = client.map(|client| self.clients[client].call);
-        self.trace.event(self.now, client, &event);
-        self.exercised.event(&event);
-        let after = Aftermath::of(&event);
+        self.trace.event(self.now, client, event);
+        self.exercised.event(event);
+        let after = Aftermath::of(event);
         let mut outcome = Outcome::default();
         self.relay.handle(now, event.clone(), &mut outcome);
         // Which room is in which shard is for the relay to choose, so it is the one that says whether a request is
         // judged here at all.
         let elsewhere = matches!(outcome.0[..], [Output::Action(Action::HandOver { .. })]);
-        self.referee.before(now, &event, call.as_ref(), elsewhere);
+        self.referee.before(now, event, call.as_ref(), elsewhere);
         self.exercised.outputs(&outcome.0);
         for output in &outcome.0 {
             if let Output::Action(action) = output {
@@ -173,7 +173,7 @@ impl World {
 
     pub(crate) fn tick(&mut self) -> Result<(), Violation> {
         self.exercised.wake(self.relay.next_deadline().filter(|(at, _)| *at <= self.now));
-        self.handle(Event::Tick, None)
+        self.handle(&Event::Tick, None)
     }
 
     /// When the next bytes arrive, or a slow client moves some.
@@ -257,7 +257,7 @@ impl World {
             Happened::Head(head) => self.request(index, conn, head),
             Happened::Event(event) => {
                 let gone = matches!(event, Event::Disconnect { .. });
-                self.handle(event, Some(index))?;
+                self.handle(&event, Some(index))?;
                 if gone {
                     self.seats.remove(&conn);
                     self.sockets[index].die();
@@ -271,7 +271,7 @@ impl World {
 impl World {
     fn request(&mut self, index: usize, conn: ConnId, head: Head) -> Result<(), Violation> {
         let request = head.request().expect("the head is whole");
-        self.handle(Event::Connect { conn, request: &request }, Some(index))?;
+        self.handle(&Event::Connect { conn, request: &request }, Some(index))?;
         self.sockets[index].answered(head);
         if self.sockets[index].is_in_transit() {
             self.transits.insert(index, self.now + self.hand_over);

@@ -5,5 +5,6 @@ mod admission;
 mod contract;
 mod drain;
 mod keepalive;
+mod shards;
 mod waiting;
 mod world;

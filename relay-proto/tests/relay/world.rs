@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use relay_proto::frame::Batch;
 use relay_proto::http::Head;
 use relay_proto::token::{Claims, encode_key, sign};
-use relay_proto::{Action, Config, ConnId, Event, Notice, Now, Relay, Role, Settings, Sink, Wake};
+use relay_proto::{Action, Config, ConnId, Event, Notice, Now, Relay, Role, Settings, Shard, Sink, Wake};
 
 pub(crate) const UNIX: u64 = 1_800_000_000;
 
@@ -66,8 +66,18 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(vars: &[(&str, &str)]) -> Self {
+        Self::around(Relay::new(config(vars), [7; 32]))
+    }
+
+    /// So many that are one relay.
+    pub(crate) fn shards(count: u16, vars: &[(&str, &str)]) -> Vec<Self> {
+        let all = Shard::all(count.try_into().expect("at least one"), [7; 32]);
+        all.into_iter().map(|shard| Self::around(Relay::of_shard(config(vars), [7; 32], shard))).collect()
+    }
+
+    fn around(relay: Relay) -> Self {
         let now = Now { monotonic: Duration::ZERO, unix: Duration::from_secs(UNIX) };
-        Self { relay: Relay::new(config(vars), [7; 32]), now, seen: Seen::default() }
+        Self { relay, now, seen: Seen::default() }
     }
 
     /// The actions since the last call.
@@ -123,8 +133,12 @@ impl World {
 
     pub(crate) fn upgrade(&mut self, query: &str) -> (ConnId, Vec<Action>) {
         let conn = self.open();
-        let actions = self.head(conn, &format!("GET /ws?{query} HTTP/1.1\r\n{UPGRADE}\r\n"));
-        (conn, actions)
+        (conn, self.ask(conn, query))
+    }
+
+    /// Asks for the upgrade.
+    pub(crate) fn ask(&mut self, conn: ConnId, query: &str) -> Vec<Action> {
+        self.head(conn, &format!("GET /ws?{query} HTTP/1.1\r\n{UPGRADE}\r\n"))
     }
 
     /// A member whose 101 is written.
