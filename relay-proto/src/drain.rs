@@ -7,6 +7,7 @@ use crate::canary::{Canary, sings};
 use crate::connection::Phase;
 use crate::depart::Departure;
 use crate::event::{Action, Notice, Sink};
+use crate::gate::Draw;
 use crate::relay::Relay;
 use crate::timers::{Key, Wake};
 
@@ -64,10 +65,12 @@ impl Relay {
         let Stage::Running = self.drain.stage else { return };
         let mut rooms: Vec<_> = self.rooms.names().collect();
         self.rng.shuffle(&mut rooms);
-        sink.notice(Notice::Draining { rooms: rooms.len() });
         self.ledger.stats.draining = true;
-        let (turn, turns) = self.shard.gate().draw_turns(rooms.len());
-        self.drain.stage = Stage::Draining { rooms, turn, turns, started: self.now.monotonic };
+        let Draw { first, total, begins } = self.shard.gate().draw_turns(rooms.len());
+        if begins {
+            sink.notice(Notice::Draining { rooms: total });
+        }
+        self.drain.stage = Stage::Draining { rooms, turn: first, turns: total, started: self.now.monotonic };
         self.drain_due(sink);
     }
 

@@ -284,9 +284,9 @@ pub enum Notice<'a> {
         /// The connection.
         conn: ConnId,
     },
-    /// The state of stopping changed.
+    /// A drain has begun. Said once, whichever of several shards was the first.
     Draining {
-        /// Rooms that are still open.
+        /// Rooms that are still open, in all shards.
         rooms: usize,
     },
     /// The adapter called the machine out of turn. Harmless here, a bug there.

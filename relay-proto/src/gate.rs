@@ -87,6 +87,17 @@ struct Turns {
     drawn: usize,
 }
 
+/// The part of one shard in a drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Draw {
+    /// The turn of its first room.
+    pub(crate) first: usize,
+    /// Of all shards together.
+    pub(crate) total: usize,
+    /// Whether no shard has drawn before.
+    pub(crate) begins: bool,
+}
+
 impl Gate {
     pub(crate) fn new() -> Self {
         Self(Shared::new(Counters {
@@ -165,15 +176,15 @@ impl Gate {
         self.0.with(|counters| counters.drain.is_none())
     }
 
-    /// From now on no room opens. A shard with so many rooms is told which turn the first of them has, and how many
-    /// there are in all: its others follow one by one, and then those of the next shard.
-    pub(crate) fn draw_turns(&self, rooms: usize) -> (usize, usize) {
+    /// From now on no room opens. A shard with so many rooms is told which turn the first of them has: its others follow
+    /// one by one, and then those of the next shard.
+    pub(crate) fn draw_turns(&self, rooms: usize) -> Draw {
         self.0.with(|counters| {
-            let total = counters.rooms;
+            let (total, begins) = (counters.rooms, counters.drain.is_none());
             let turns = counters.drain.get_or_insert(Turns { total, drawn: 0 });
             let first = turns.drawn;
             turns.drawn += rooms;
-            (first, turns.total)
+            Draw { first, total: turns.total, begins }
         })
     }
 
@@ -302,7 +313,7 @@ mod tests {
         one.close_room();
         assert_eq!(other.may_open_room(&config), Ok(()));
         // Nor does one after a drain has begun.
-        assert_eq!(one.draw_turns(0), (0, 0));
+        assert_eq!(one.draw_turns(0), Draw { first: 0, total: 0, begins: true });
         assert_eq!(other.open_room(&config), Err(Refusal::Draining));
     }
 
