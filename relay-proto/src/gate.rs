@@ -129,7 +129,8 @@ impl Gate {
     /// Takes a socket back, with the address for which it was counted, if any.
     pub(crate) fn leave(&self, origin: Option<Origin>) {
         self.0.with(|counters| {
-            counters.sockets -= 1;
+            // A pass that was used twice counts once only.
+            counters.sockets = counters.sockets.saturating_sub(1);
             let Some(origin) = origin else { return };
             if let Some(count) = counters.sockets_by_origin.get_mut(&origin) {
                 *count -= 1;
