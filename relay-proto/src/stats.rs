@@ -1,6 +1,7 @@
 //! What is counted: plain numbers that an adapter renders. No room, peer, address or key is in them.
 
 use alloc::collections::BTreeMap;
+use core::ops::{AddAssign, SubAssign};
 
 use crate::envelope::Lane;
 use crate::event::Initiator;
@@ -20,10 +21,19 @@ impl Flow {
         self.messages += 1;
         self.bytes += bytes as u64;
     }
+}
 
-    pub(crate) fn sub(&mut self, bytes: usize) {
-        self.messages -= 1;
-        self.bytes -= bytes as u64;
+impl AddAssign for Flow {
+    fn add_assign(&mut self, more: Self) {
+        self.messages += more.messages;
+        self.bytes += more.bytes;
+    }
+}
+
+impl SubAssign for Flow {
+    fn sub_assign(&mut self, less: Self) {
+        self.messages -= less.messages;
+        self.bytes -= less.bytes;
     }
 }
 
