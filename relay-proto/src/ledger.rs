@@ -67,21 +67,25 @@ impl Ledger {
         Self { payloads: Slab::new(), last: Gathered::default(), stats: Stats::default() }
     }
 
-    /// Takes up a message that nobody holds yet; [`release`](Self::release) ends its distribution.
-    pub(crate) fn admit(&mut self, frame: Frame, lane: Lane) -> u32 {
-        self.stats.held_bytes += cost(&frame) as u64 + u64::from(sings(Canary::DoubleCount));
-        self.payloads.insert(Payload { frame, lane, holders: 1, joinable: OnceCell::new() }).0
+    /// Takes up a message, to be put into outboxes; [`distributed`](Self::distributed) tells into how many.
+    pub(crate) fn admit(&mut self, frame: Frame, lane: Lane, now: Duration) -> Waiting {
+        let cost = cost(&frame);
+        self.stats.held_bytes += cost as u64 + u64::from(sings(Canary::DoubleCount));
+        let (payload, _) =
+            self.payloads.insert(Payload { frame, lane, holders: 1, joinable: OnceCell::new() });
+        Waiting { payload, cost: u32::try_from(cost).unwrap_or(u32::MAX), since: now }
     }
 
-    /// One more outbox holds it.
-    pub(crate) fn hold(&mut self, payload: u32, now: Duration) -> Waiting {
-        let Payload { frame, lane, holders, .. } = &mut self.payloads[payload];
-        let (bytes, cost, lane) = (frame.payload_len(), cost(frame), *lane);
-        *holders += 1;
+    /// Every outbox that is to hold it does.
+    pub(crate) fn distributed(&mut self, waiting: Waiting, receivers: u32) {
+        let Payload { frame, lane, holders, .. } = &mut self.payloads[waiting.payload];
+        *holders += receivers;
+        let (messages, lane) = (u64::from(receivers), *lane);
+        let flow = Flow { messages, bytes: messages * frame.payload_len() as u64 };
         let account = self.lane(lane);
-        account.enqueued.add(bytes);
-        account.waiting.add(bytes);
-        Waiting { payload, cost: u32::try_from(cost).unwrap_or(u32::MAX), since: now }
+        account.enqueued += flow;
+        account.waiting += flow;
+        self.release(waiting.payload);
     }
 
     /// An outbox is done with these. Returns what they cost, by lane.
@@ -108,7 +112,7 @@ impl Ledger {
     }
 
     /// Whoever admitted it has distributed it, or an outbox is done with it.
-    pub(crate) fn release(&mut self, payload: u32) {
+    fn release(&mut self, payload: u32) {
         let entry = &mut self.payloads[payload];
         entry.holders -= 1;
         if entry.holders == 0 {

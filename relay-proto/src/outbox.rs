@@ -109,12 +109,10 @@ impl Outbox {
     pub(crate) fn push(
         &mut self,
         lane: Lane,
-        payload: u32,
-        now: Duration,
+        waiting: Waiting,
         config: &Config,
         ledger: &mut Ledger,
     ) -> bool {
-        let waiting = ledger.hold(payload, now);
         self.held += waiting.cost as usize;
         match lane {
             Lane::Voice => {
@@ -126,11 +124,13 @@ impl Outbox {
             }
             Lane::Data => {
                 self.held_data += waiting.cost as usize;
-                if sings(Canary::DroppedData) && self.data.len() > 4 {
-                    self.held -= waiting.cost as usize;
-                    self.held_data -= waiting.cost as usize;
-                    ledger.settle([waiting], Fate::Dropped(DropReason::Gone));
-                    return true;
+                if sings(Canary::DroppedData)
+                    && self.data.len() > 4
+                    && let Some(last) = self.data.pop_back()
+                {
+                    self.held -= last.cost as usize;
+                    self.held_data -= last.cost as usize;
+                    ledger.settle([last], Fate::Dropped(DropReason::Gone));
                 }
                 self.data.push_back(waiting);
                 if sings(Canary::Reordered) && self.data.len() > 2 {
