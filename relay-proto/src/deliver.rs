@@ -5,7 +5,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::canary::{Canary, sings};
-use crate::connection::{Closing, Phase};
+use crate::connection::{Closing, Connection, Phase};
 use crate::depart::Departure;
 use crate::envelope::{Lane, announced_peer};
 use crate::event::{Action, Notice, Sink};
@@ -51,7 +51,7 @@ impl Relay {
 
     /// To every member of a room but one.
     pub(crate) fn distribute(&mut self, room: u32, except: Option<u32>, lane: Lane, payload: Bytes) {
-        let payload = self.ledger.admit(Frame::encode(Opcode::Binary, payload), lane);
+        let message = self.ledger.admit(Frame::encode(Opcode::Binary, payload), lane, self.now.monotonic);
         let mut receivers = 0;
         for position in 0..self.rooms[room].members.len() {
             let receiver = self.rooms[room].members[position];
@@ -59,15 +59,21 @@ impl Relay {
                 continue;
             }
             receivers += 1;
-            let outbox = &mut self.connections[receiver].outbox;
-            if !outbox.push(lane, payload, self.now.monotonic, &self.config, &mut self.ledger) {
+            let connection = &mut self.connections[receiver];
+            if !connection.outbox.push(lane, message, &self.config, &mut self.ledger) {
                 self.too_slow.push(receiver);
             }
-            self.schedule(receiver);
-            self.weigh(receiver);
+            // Most receivers are as heavy as before, and one that waits for its flush waits for all of them.
+            let (scheduled, weighed) = (connection.flush.is_some(), weight(connection) == connection.weight);
+            if !scheduled {
+                self.schedule(receiver);
+            }
+            if !weighed {
+                self.weigh(receiver);
+            }
         }
-        self.ledger.stats.fan_out.observe(Histogram::FAN_OUT, receivers);
-        self.ledger.release(payload);
+        self.ledger.distributed(message, receivers);
+        self.ledger.stats.fan_out.observe(Histogram::FAN_OUT, u64::from(receivers));
     }
 
     /// Sees to it that a receiver is written to: when this turn is over, so that all that the turn has for it
@@ -163,7 +169,7 @@ impl Relay {
     /// Keeps the place of a receiver among the heaviest (rule S4).
     pub(crate) fn weigh(&mut self, slot: u32) {
         let connection = &mut self.connections[slot];
-        let weight = connection.outbox.held() / WEIGHT_STEP_BYTES;
+        let weight = weight(connection);
         if weight != connection.weight {
             self.heaviest.remove(&(connection.weight, slot));
             connection.weight = weight;
@@ -214,4 +220,9 @@ impl Relay {
     pub(crate) fn drop_reason(departure: Departure) -> DropReason {
         if departure == Departure::SlowConsumer { DropReason::SlowConsumer } else { DropReason::Gone }
     }
+}
+
+/// What a receiver holds, in steps.
+fn weight(receiver: &Connection) -> usize {
+    receiver.outbox.held() / WEIGHT_STEP_BYTES
 }

@@ -5,7 +5,7 @@ use alloc::collections::VecDeque;
 #[cfg(test)]
 use alloc::vec::Vec;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use core::mem;
 
 /// Up to this size a payload is copied behind its header: one contiguous chunk to write, and no small slice
@@ -46,22 +46,9 @@ pub struct Frame {
 
 impl Frame {
     /// Encodes one final, unmasked frame.
-    #[allow(clippy::cast_possible_truncation)] // each cast stands behind the comparison that makes it exact
     pub fn encode(opcode: Opcode, payload: Bytes) -> Self {
         let mut head = BytesMut::with_capacity(MAX_HEADER_BYTES + small(payload.len()));
-        head.extend_from_slice(&[0x80 | opcode as u8]);
-        match payload.len() {
-            len @ 0..=125 => head.extend_from_slice(&[len as u8]),
-            len @ 126..=0xFFFF => {
-                head.extend_from_slice(&[126]);
-                head.extend_from_slice(&(len as u16).to_be_bytes());
-            }
-            len => {
-                head.extend_from_slice(&[127]);
-                head.extend_from_slice(&(len as u64).to_be_bytes());
-            }
-        }
-        let header_len = head.len() as u8;
+        let header_len = put_header(&mut head, opcode, payload.len());
         if payload.len() <= COPY_BYTES {
             head.extend_from_slice(&payload);
             return Self { head: head.freeze(), tail: Bytes::new(), header_len };
@@ -81,8 +68,8 @@ impl Frame {
     }
 
     /// The payload alone.
-    pub fn payload(&self) -> Bytes {
-        if self.tail.is_empty() { self.head.slice(usize::from(self.header_len)..) } else { self.tail.clone() }
+    pub fn payload(&self) -> &[u8] {
+        if self.tail.is_empty() { &self.head[usize::from(self.header_len)..] } else { &self.tail }
     }
 
     /// Header and payload, in bytes.
@@ -103,6 +90,28 @@ impl Frame {
     /// The opcode bits of the header.
     pub fn opcode(&self) -> u8 {
         self.head.first().map_or(0, |byte| byte & 0x0F)
+    }
+}
+
+/// Returns how long it is.
+#[allow(clippy::cast_possible_truncation)] // each cast stands behind the comparison that makes it exact
+fn put_header(into: &mut BytesMut, opcode: Opcode, len: usize) -> u8 {
+    into.put_u8(0x80 | opcode as u8);
+    match len {
+        0..=125 => {
+            into.put_u8(len as u8);
+            2
+        }
+        126..=0xFFFF => {
+            into.put_u8(126);
+            into.put_u16(len as u16);
+            4
+        }
+        _ => {
+            into.put_u8(127);
+            into.put_u64(len as u64);
+            10
+        }
     }
 }
 
@@ -131,6 +140,16 @@ impl Batch {
         self.push(&frame.tail);
     }
 
+    /// Puts another batch behind this one.
+    pub(crate) fn extend(&mut self, behind: Batch) {
+        if self.remaining == 0 {
+            *self = behind;
+            return;
+        }
+        self.remaining += behind.remaining;
+        self.rest.extend([behind.first].into_iter().chain(behind.rest).filter(|chunk| !chunk.is_empty()));
+    }
+
     fn push(&mut self, chunk: &Bytes) {
         self.remaining += chunk.len();
         if self.first.is_empty() {
@@ -153,8 +172,9 @@ pub(crate) struct Gather {
 }
 
 impl Gather {
+    /// `bytes`: of all frames that will come.
     pub(crate) fn expecting(bytes: usize) -> Self {
-        Self { expected: bytes.min(MAX_RUN_RESERVED_BYTES), ..Self::default() }
+        Self { expected: bytes.min(MAX_RUN_RESERVED_BYTES) + MAX_HEADER_BYTES, ..Self::default() }
     }
 
     pub(crate) fn append(&mut self, frame: &Frame) {
@@ -164,11 +184,28 @@ impl Gather {
         } else if self.alone.is_empty() && self.run.is_empty() {
             self.alone = frame.head.clone();
         } else {
-            if self.run.is_empty() {
-                self.run.reserve(self.expected.max(self.alone.len() + frame.len()));
-                self.run.extend_from_slice(&mem::take(&mut self.alone));
-            }
+            self.begin_run();
             self.run.extend_from_slice(&frame.head);
+        }
+    }
+
+    /// Several messages as one, a line break between each two (rule M3).
+    pub(crate) fn append_joined<'a>(&mut self, payloads: impl Iterator<Item = &'a [u8]> + Clone) {
+        self.begin_run();
+        let len: usize = payloads.clone().map(|payload| payload.len() + 1).sum();
+        put_header(&mut self.run, Opcode::Binary, len - 1);
+        for (position, payload) in payloads.enumerate() {
+            if position > 0 {
+                self.run.put_u8(b'\n');
+            }
+            self.run.extend_from_slice(payload);
+        }
+    }
+
+    fn begin_run(&mut self) {
+        if self.run.is_empty() {
+            self.run.reserve(self.expected);
+            self.run.extend_from_slice(&mem::take(&mut self.alone));
         }
     }
 
@@ -246,7 +283,7 @@ mod tests {
         ] {
             let payload = Bytes::from(alloc::vec![7; len]);
             let frame = Frame::encode(Opcode::Binary, payload.clone());
-            assert_eq!(frame.payload(), payload);
+            assert_eq!(frame.payload(), &payload);
             assert_eq!(frame.len(), header.len() + len);
             let encoded = bytes_of(frame.into());
             assert_eq!(&encoded[..header.len()], header);

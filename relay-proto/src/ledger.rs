@@ -1,12 +1,14 @@
 //! The payloads that wait anywhere, each held once however many receivers it has, and the account of them.
 
+use alloc::vec::Vec;
+use core::cell::OnceCell;
 use core::time::Duration;
 
 use crate::canary::{Canary, sings};
 use crate::envelope::{Lane, joinable};
-use crate::frame::{Frame, MAX_HEADER_BYTES};
+use crate::frame::{Batch, Frame, Gather, MAX_HEADER_BYTES};
 use crate::slab::Slab;
-use crate::stats::{DropReason, Histogram, LaneStats, Stats};
+use crate::stats::{DropReason, Flow, Histogram, LaneStats, Stats};
 
 /// What a waiting message costs besides its bytes. Without it, a bound in bytes would not bound a flood of
 /// empty messages.
@@ -23,7 +25,7 @@ struct Payload {
     /// Outboxes that hold it.
     holders: u32,
     /// Asked at most once, and only of a message that had to wait.
-    joinable: Option<bool>,
+    joinable: OnceCell<bool>,
 }
 
 /// A message in an outbox.
@@ -42,70 +44,120 @@ pub(crate) enum Fate {
     Dropped(DropReason),
 }
 
+/// Messages that left together, and their bytes.
+#[derive(Debug, Default)]
+struct Gathered {
+    /// None, or several.
+    payloads: Vec<u32>,
+    batch: Batch,
+}
+
 /// Who holds what, and the counters that say so.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     payloads: Slab<Payload>,
+    /// What left last, for the next receiver for which the same leaves: in a room with one speaker, all of them.
+    /// Forgotten as soon as any payload is, so an index in it means what it meant, and it keeps nothing alive.
+    last: Gathered,
     pub(crate) stats: Stats,
 }
 
 impl Ledger {
     pub(crate) fn new() -> Self {
-        Self { payloads: Slab::new(), stats: Stats::default() }
+        Self { payloads: Slab::new(), last: Gathered::default(), stats: Stats::default() }
     }
 
-    /// Takes up a message that nobody holds yet; [`release`](Self::release) ends its distribution.
-    pub(crate) fn admit(&mut self, frame: Frame, lane: Lane) -> u32 {
-        self.stats.held_bytes += cost(&frame) as u64 + u64::from(sings(Canary::DoubleCount));
-        self.payloads.insert(Payload { frame, lane, holders: 1, joinable: None }).0
-    }
-
-    /// One more outbox holds it.
-    pub(crate) fn hold(&mut self, payload: u32, now: Duration) -> Waiting {
-        let Payload { frame, lane, holders, .. } = &mut self.payloads[payload];
-        let (bytes, cost, lane) = (frame.payload_len(), cost(frame), *lane);
-        *holders += 1;
-        let account = self.lane(lane);
-        account.enqueued.add(bytes);
-        account.waiting.add(bytes);
+    /// Takes up a message, to be put into outboxes; [`distributed`](Self::distributed) tells into how many.
+    pub(crate) fn admit(&mut self, frame: Frame, lane: Lane, now: Duration) -> Waiting {
+        let cost = cost(&frame);
+        self.stats.held_bytes += cost as u64 + u64::from(sings(Canary::DoubleCount));
+        let (payload, _) =
+            self.payloads.insert(Payload { frame, lane, holders: 1, joinable: OnceCell::new() });
         Waiting { payload, cost: u32::try_from(cost).unwrap_or(u32::MAX), since: now }
     }
 
-    /// An outbox is done with it.
-    pub(crate) fn settle(&mut self, waiting: Waiting, fate: Fate) {
-        let Payload { frame, lane, .. } = &self.payloads[waiting.payload];
-        let (bytes, lane) = (frame.payload_len(), *lane);
+    /// Every outbox that is to hold it does.
+    pub(crate) fn distributed(&mut self, waiting: Waiting, receivers: u32) {
+        let Payload { frame, lane, holders, .. } = &mut self.payloads[waiting.payload];
+        *holders += receivers;
+        let (messages, lane) = (u64::from(receivers), *lane);
+        let flow = Flow { messages, bytes: messages * frame.payload_len() as u64 };
         let account = self.lane(lane);
-        account.waiting.sub(bytes);
-        match fate {
-            Fate::Delivered => account.delivered.add(bytes),
-            Fate::Dropped(reason) => account.dropped[reason as usize].add(bytes),
-        }
+        account.enqueued += flow;
+        account.waiting += flow;
         self.release(waiting.payload);
     }
 
+    /// An outbox is done with these. Returns what they cost, by lane.
+    pub(crate) fn settle(
+        &mut self,
+        messages: impl IntoIterator<Item = Waiting>,
+        fate: Fate,
+    ) -> [usize; Lane::ALL.len()] {
+        let (mut flows, mut costs) = ([Flow::default(); Lane::ALL.len()], [0; Lane::ALL.len()]);
+        for waiting in messages {
+            let Payload { frame, lane, .. } = &self.payloads[waiting.payload];
+            flows[*lane as usize].add(frame.payload_len());
+            costs[*lane as usize] += waiting.cost as usize;
+            self.release(waiting.payload);
+        }
+        for (account, flow) in self.stats.lanes.iter_mut().zip(flows) {
+            account.waiting -= flow;
+            match fate {
+                Fate::Delivered => account.delivered += flow,
+                Fate::Dropped(reason) => account.dropped[reason as usize] += flow,
+            }
+        }
+        costs
+    }
+
     /// Whoever admitted it has distributed it, or an outbox is done with it.
-    pub(crate) fn release(&mut self, payload: u32) {
+    fn release(&mut self, payload: u32) {
         let entry = &mut self.payloads[payload];
         entry.holders -= 1;
         if entry.holders == 0 {
             self.stats.held_bytes -= cost(&entry.frame) as u64;
             self.payloads.remove(payload);
+            self.last.payloads.clear();
+            self.last.batch = Batch::default();
         }
     }
 
-    pub(crate) fn frame(&self, payload: u32) -> &Frame {
-        &self.payloads[payload].frame
+    /// The bytes of messages that leave together, those joined that may be (rule M3) if `join` is set.
+    pub(crate) fn gather(&mut self, messages: &[Waiting], join: bool) -> Batch {
+        if let [alone] = messages {
+            let mut batch = Batch::default();
+            batch.append(self.frame(*alone));
+            return batch;
+        }
+        let payloads = messages.iter().map(|waiting| waiting.payload);
+        if !payloads.clone().eq(self.last.payloads.iter().copied()) {
+            self.last.batch = self.encode(messages, join);
+            self.last.payloads.clear();
+            self.last.payloads.extend(payloads);
+        }
+        self.last.batch.clone()
     }
 
-    pub(crate) fn lane_of(&self, payload: u32) -> Lane {
-        self.payloads[payload].lane
+    fn encode(&self, messages: &[Waiting], join: bool) -> Batch {
+        let bytes = messages.iter().map(|waiting| self.frame(*waiting).len()).sum();
+        let mut gather = Gather::expecting(bytes);
+        for run in messages.chunk_by(|one, next| join && self.joinable(*one) && self.joinable(*next)) {
+            match run {
+                [alone] => gather.append(self.frame(*alone)),
+                run => gather.append_joined(run.iter().map(|waiting| self.frame(*waiting).payload())),
+            }
+        }
+        gather.finish()
     }
 
-    /// Rule M3.
-    pub(crate) fn joinable(&mut self, payload: u32) -> bool {
-        let Payload { frame, joinable: known, .. } = &mut self.payloads[payload];
-        *known.get_or_insert_with(|| joinable(&frame.payload()))
+    fn frame(&self, waiting: Waiting) -> &Frame {
+        &self.payloads[waiting.payload].frame
+    }
+
+    fn joinable(&self, waiting: Waiting) -> bool {
+        let Payload { frame, joinable: known, .. } = &self.payloads[waiting.payload];
+        *known.get_or_init(|| joinable(frame.payload()))
     }
 
     /// It leaves for its receiver after this time in the outbox.

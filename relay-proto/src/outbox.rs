@@ -14,21 +14,18 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::canary::{Canary, sings};
 use crate::config::Config;
 use crate::envelope::Lane;
-use crate::frame::{Batch, Frame, Gather, Opcode};
+use crate::frame::{Batch, Frame, Opcode};
 use crate::ledger::{Fate, Ledger, Waiting};
 use crate::stats::DropReason;
 
 /// How much data leaves in one batch, unless one message alone is larger: so much can lie in front of a voice
-/// packet that comes a moment later (rule M4).
+/// packet that comes a moment later (rule M4). What is joined out of it is smaller than rule M3 allows.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
-
-/// Rule M3.
-const MAX_JOINED_BYTES: usize = 64 * 1024;
 
 /// A queue that once was long gives its memory back down to this many places.
 const KEPT_PLACES: usize = 32;
@@ -112,12 +109,10 @@ impl Outbox {
     pub(crate) fn push(
         &mut self,
         lane: Lane,
-        payload: u32,
-        now: Duration,
+        waiting: Waiting,
         config: &Config,
         ledger: &mut Ledger,
     ) -> bool {
-        let waiting = ledger.hold(payload, now);
         self.held += waiting.cost as usize;
         match lane {
             Lane::Voice => {
@@ -129,11 +124,13 @@ impl Outbox {
             }
             Lane::Data => {
                 self.held_data += waiting.cost as usize;
-                if sings(Canary::DroppedData) && self.data.len() > 4 {
-                    self.held -= waiting.cost as usize;
-                    self.held_data -= waiting.cost as usize;
-                    ledger.settle(waiting, Fate::Dropped(DropReason::Gone));
-                    return true;
+                if sings(Canary::DroppedData)
+                    && self.data.len() > 4
+                    && let Some(last) = self.data.pop_back()
+                {
+                    self.held -= last.cost as usize;
+                    self.held_data -= last.cost as usize;
+                    ledger.settle([last], Fate::Dropped(DropReason::Gone));
                 }
                 self.data.push_back(waiting);
                 if sings(Canary::Reordered) && self.data.len() > 2 {
@@ -166,7 +163,7 @@ impl Outbox {
     /// The next batch, which then is outstanding. None if all that waited was stale.
     pub(crate) fn take(&mut self, now: Duration, config: &Config, ledger: &mut Ledger) -> Option<Batch> {
         self.drop_stale_voice(now, config, ledger);
-        let mut batch = Gather::expecting(self.held);
+        let mut batch = Batch::default();
         if let Some(payload) = self.pong.take() {
             batch.append(&Frame::encode(Opcode::Pong, payload));
         }
@@ -174,16 +171,16 @@ impl Outbox {
         if ping {
             batch.append(&Frame::encode(Opcode::Ping, Bytes::new()));
         }
+        let from = self.in_flight.len();
         if sings(Canary::VoiceLast) {
-            self.take_data(&mut batch, now, config, ledger);
+            self.take_data(now, ledger);
         }
-        while let Some(waiting) = self.voice.pop_front() {
+        for waiting in self.voice.drain(..) {
             ledger.waited(Lane::Voice, now.saturating_sub(waiting.since));
-            batch.append(ledger.frame(waiting.payload));
             self.in_flight.push(waiting);
         }
-        self.take_data(&mut batch, now, config, ledger);
-        let batch = batch.finish();
+        self.take_data(now, ledger);
+        batch.extend(ledger.gather(&self.in_flight[from..], config.batch));
         if batch == Batch::default() {
             return None;
         }
@@ -192,36 +189,17 @@ impl Outbox {
         Some(batch)
     }
 
-    fn take_data(&mut self, batch: &mut Gather, now: Duration, config: &Config, ledger: &mut Ledger) {
+    fn take_data(&mut self, now: Duration, ledger: &mut Ledger) {
         let mut taken = 0;
-        while let Some(first) = self.data.front() {
-            if taken > 0 && taken + first.cost as usize > MAX_BATCH_BYTES {
+        while let Some(next) = self.data.front().copied() {
+            if taken > 0 && taken + next.cost as usize > MAX_BATCH_BYTES {
                 break;
             }
-            let from = self.in_flight.len();
-            let count = if config.batch { self.joinable_run(MAX_BATCH_BYTES - taken, ledger) } else { 1 };
-            for waiting in self.data.drain(..count) {
-                taken += waiting.cost as usize;
-                ledger.waited(Lane::Data, now.saturating_sub(waiting.since));
-                self.in_flight.push(waiting);
-            }
-            match &self.in_flight[from..] {
-                [alone] => batch.append(ledger.frame(alone.payload)),
-                run => batch.append(&join(run, ledger)),
-            }
+            taken += next.cost as usize;
+            ledger.waited(Lane::Data, now.saturating_sub(next.since));
+            self.in_flight.push(next);
+            self.data.pop_front();
         }
-    }
-
-    /// How many messages at the front of the data lane may become one (rule M3) without exceeding `room`; at
-    /// least one.
-    fn joinable_run(&self, room: usize, ledger: &mut Ledger) -> usize {
-        let mut bytes = 0;
-        let fits = |waiting: &&Waiting| {
-            // The cost of a frame is more than its payload and a line break.
-            bytes += waiting.cost as usize;
-            bytes <= room.min(MAX_JOINED_BYTES) && ledger.joinable(waiting.payload)
-        };
-        if self.data.len() < 2 { 1 } else { self.data.iter().take_while(fits).count().max(1) }
     }
 
     /// What was outstanding has reached the kernel.
@@ -245,20 +223,14 @@ impl Outbox {
         self.ping = false;
         self.pong = None;
         self.settle_in_flight(Fate::Dropped(reason), ledger);
-        for waiting in self.voice.drain(..).chain(self.data.drain(..)) {
-            ledger.settle(waiting, Fate::Dropped(reason));
-        }
+        ledger.settle(self.voice.drain(..).chain(self.data.drain(..)), Fate::Dropped(reason));
         (self.held, self.held_data) = (0, 0);
     }
 
     fn settle_in_flight(&mut self, fate: Fate, ledger: &mut Ledger) {
-        for waiting in self.in_flight.drain(..) {
-            self.held -= waiting.cost as usize;
-            if ledger.lane_of(waiting.payload) == Lane::Data {
-                self.held_data -= waiting.cost as usize;
-            }
-            ledger.settle(waiting, fate);
-        }
+        let [voice, data] = ledger.settle(self.in_flight.drain(..), fate);
+        self.held -= voice + data;
+        self.held_data -= data;
     }
 
     /// Rule S2. Voice waits in the order in which it came, so the oldest is in front.
@@ -272,19 +244,7 @@ impl Outbox {
     fn drop_oldest_voice(&mut self, reason: DropReason, ledger: &mut Ledger) {
         if let Some(oldest) = self.voice.pop_front() {
             self.held -= oldest.cost as usize;
-            ledger.settle(oldest, Fate::Dropped(reason));
+            ledger.settle([oldest], Fate::Dropped(reason));
         }
     }
-}
-
-/// Rule M3: one message out of several, a line break between each two.
-fn join(run: &[Waiting], ledger: &Ledger) -> Frame {
-    let mut joined = BytesMut::with_capacity(run.iter().map(|waiting| waiting.cost as usize).sum());
-    for (position, waiting) in run.iter().enumerate() {
-        if position > 0 {
-            joined.put_u8(b'\n');
-        }
-        joined.put(ledger.frame(waiting.payload).payload());
-    }
-    Frame::encode(Opcode::Binary, joined.freeze())
 }

@@ -1,6 +1,7 @@
 //! What is counted: plain numbers that an adapter renders. No room, peer, address or key is in them.
 
 use alloc::collections::BTreeMap;
+use core::ops::{AddAssign, SubAssign};
 
 use crate::envelope::Lane;
 use crate::event::Initiator;
@@ -20,15 +21,19 @@ impl Flow {
         self.messages += 1;
         self.bytes += bytes as u64;
     }
+}
 
-    fn merge(&mut self, other: &Self) {
-        self.messages += other.messages;
-        self.bytes += other.bytes;
+impl AddAssign for Flow {
+    fn add_assign(&mut self, more: Self) {
+        self.messages += more.messages;
+        self.bytes += more.bytes;
     }
+}
 
-    pub(crate) fn sub(&mut self, bytes: usize) {
-        self.messages -= 1;
-        self.bytes -= bytes as u64;
+impl SubAssign for Flow {
+    fn sub_assign(&mut self, less: Self) {
+        self.messages -= less.messages;
+        self.bytes -= less.bytes;
     }
 }
 
@@ -89,11 +94,11 @@ pub struct LaneStats {
 impl LaneStats {
     fn merge(&mut self, other: &Self) {
         let Self { received, enqueued, delivered, dropped, waiting, waited } = other;
-        self.received.merge(received);
-        self.enqueued.merge(enqueued);
-        self.delivered.merge(delivered);
-        self.dropped.iter_mut().zip(dropped).for_each(|(sum, flow)| sum.merge(flow));
-        self.waiting.merge(waiting);
+        self.received += *received;
+        self.enqueued += *enqueued;
+        self.delivered += *delivered;
+        self.dropped.iter_mut().zip(dropped).for_each(|(sum, flow)| *sum += *flow);
+        self.waiting += *waiting;
         self.waited.merge(waited);
     }
 }

@@ -17,12 +17,12 @@ const MEASURED: usize = 100;
 const APART: Duration = Duration::from_millis(20);
 
 /// Allocations of all measured rounds, and batches that were written in them.
-fn steady(members: usize, payload: &Bytes, at_once: usize) -> (u64, usize) {
+fn steady(members: usize, speakers: usize, payload: &Bytes, at_once: usize) -> (u64, usize) {
     let mut crowd = Crowd::new();
     let room = crowd.room("room", members);
     let round = |crowd: &mut Crowd| {
         for message in 0..at_once {
-            crowd.message(room[message % members], payload.clone());
+            crowd.message(room[message % speakers], payload.clone());
         }
         crowd.end_turn();
         crowd.pass(APART);
@@ -46,7 +46,7 @@ fn data() -> Bytes {
 #[test]
 fn a_message_that_is_written_at_once() {
     let per_message = |members, payload| {
-        let (count, written) = steady(members, &payload, 1);
+        let (count, written) = steady(members, 1, &payload, 1);
         assert_eq!(written, MEASURED * (members - 1));
         count
     };
@@ -60,10 +60,17 @@ fn a_message_that_is_written_at_once() {
 
 #[test]
 fn messages_that_wait_for_a_window() {
-    let (voice, written) = steady(20, &voice(), 20);
-    assert!(written < MEASURED * 20 * 19 / 2, "they were written together: {written}");
-    let (data, _) = steady(20, &data(), 20);
-    assert_eq!((voice, data), (8_000, 15_400), "for 100 windows of 20 messages to 19 receivers each");
+    let of_window = |speakers, payload| {
+        let (count, written) = steady(20, speakers, &payload, 20);
+        assert!(written < MEASURED * 20 * 19 / 2, "they were written together: {written}");
+        count
+    };
+    let counts = [20, 1].map(|speakers| (of_window(speakers, voice()), of_window(speakers, data())));
+    assert_eq!(
+        counts,
+        [(8_000, 9_400), (4_200, 5_500)],
+        "for 100 windows of 20 messages to 19 receivers each: all speak, so no two get the same; one does"
+    );
 }
 
 #[test]

@@ -19,8 +19,12 @@ use tungstenite::protocol::frame::{CloseFrame, FrameHeader};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message};
 
-/// How much is read at once. A fast sender has its turn after that much.
-const CHUNK_BYTES: usize = 16 * 1024;
+/// How much is read at once. A fast sender has its turn after that much. What one read brings leaves as one batch, so
+/// with less a burst is more writes to each receiver; more than a batch can carry would gain nothing.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A decoder that has seen a longer message has a buffer that is too large to be kept.
+const MAX_KEPT_BYTES: usize = 16 * 1024;
 
 /// By how much tungstenite's own buffer grows. It fills with zeros what it is about to read into, so less is
 /// quicker; what a frame needs it reserves by itself.
@@ -100,7 +104,7 @@ impl Decoding {
         }
         if next == Next::More && decoder.position.is_between_messages() {
             // One whose buffer a large message has grown is given back.
-            self.spare.set(Some(decoder).filter(|decoder| decoder.position.largest <= CHUNK_BYTES as u64));
+            self.spare.set(Some(decoder).filter(|decoder| decoder.position.largest <= MAX_KEPT_BYTES as u64));
         } else {
             unfinished.0 = Some(decoder);
         }
@@ -384,11 +388,11 @@ mod tests {
     fn a_decoder_that_has_grown_is_not_kept_for_others() {
         let (decoding, mut unfinished) = (decoding(), Unfinished::default());
         let mut ignore = |_| Next::More;
-        decoding.decode_into(&mut unfinished, &frame(0x82, &vec![0; CHUNK_BYTES]), &mut ignore);
+        decoding.decode_into(&mut unfinished, &frame(0x82, &vec![0; MAX_KEPT_BYTES]), &mut ignore);
         let spare = decoding.spare.take();
         assert!(spare.is_some());
         decoding.spare.set(spare);
-        decoding.decode_into(&mut unfinished, &frame(0x82, &vec![0; CHUNK_BYTES + 1]), &mut ignore);
+        decoding.decode_into(&mut unfinished, &frame(0x82, &vec![0; MAX_KEPT_BYTES + 1]), &mut ignore);
         assert!(decoding.spare.take().is_none());
     }
 }
