@@ -117,7 +117,7 @@ impl Queue {
     pub(crate) fn window(&self, coalesce: Option<Duration>) -> Option<Duration> {
         let waits = !self.voice.is_empty() || !self.data.is_empty();
         (waits && self.outstanding.is_none())
-            .then(|| self.left_at.unwrap_or_default() + coalesce.unwrap_or_default())
+            .then(|| self.left_at.map_or(Duration::ZERO, |left_at| left_at + coalesce.unwrap_or_default()))
     }
 
     /// What was being written has been; whether a ping was.

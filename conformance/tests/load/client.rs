@@ -81,7 +81,9 @@ impl Client {
         let crowded: Vec<_> = (0..8).map(|_| self.join(&room)).collect();
         (0..900).for_each(|n: u32| send(&mut host, ClientFrame::new(opcode::TEXT, n.to_string()).encode()));
         pass(LONG);
-        drop((stalled.read(&mut answer), host, crowded));
+        // What is in front of its close frame was as much as fits.
+        while stalled.read(&mut [0; LITTLE_BYTES]).is_ok_and(|len| len > 0) {}
+        drop((stalled, host, crowded));
 
         // Nobody says a word, and somebody not even which one.
         let _quiet = self.join_surely(&Room::new("secret-room of the quiet"));
