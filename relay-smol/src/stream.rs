@@ -104,7 +104,12 @@ impl AsyncWrite for Shared {
         cx: &mut Context<'_>,
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.borrow_mut().bytes().poll_write_vectored(cx, from)
+        let mut stream = self.0.borrow_mut();
+        match from {
+            // The kernel takes less for one slice if it is not told of a list.
+            [one] => stream.bytes().poll_write(cx, one),
+            several => stream.bytes().poll_write_vectored(cx, several),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
