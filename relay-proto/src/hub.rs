@@ -1,7 +1,7 @@
 //! One [`Relay`] shared by the connection tasks of one thread.
 //!
 //! The hub stamps each event with both clocks and puts each action where the task of its connection will
-//! find it. It knows no runtime: a task waits with the [`Waker`] that its runtime gave it. Nothing here is
+//! find it. It knows no runtime: a task waits with the [`Waker`](core::task::Waker) that its runtime gave it. Nothing here is
 //! borrowed across an await.
 //!
 //! ```text
@@ -13,12 +13,14 @@
 //!                         └─ until_end(…)   ends when the machine says so; dropping it is Disconnect
 //! ```
 
+mod board;
+
 use core::cell::RefCell;
 use core::fmt;
 use core::future::{Future, poll_fn};
 use core::net::IpAddr;
 use core::pin::{Pin, pin};
-use core::task::{Context, Poll, Waker};
+use core::task::Poll;
 use std::boxed::Box;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -27,14 +29,15 @@ use std::vec::Vec;
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::event::{Action, ConnId, Event, Fault, Notice, Progress, Sink};
-use crate::frame::{Batch, Frame};
+use crate::event::{ConnId, Event, Fault, Notice, Progress};
+use crate::frame::Batch;
 use crate::http::Request;
 use crate::record::{Recorder, Tape};
 use crate::relay::Relay;
 use crate::shard::{Pass, Shard};
 use crate::stats::Stats;
 use crate::time::Now;
+use board::{Board, Desk, LastWrite, Process, remember, wake};
 
 /// A handle to the machine and to the board on which it leaves its actions. Clones share both.
 #[derive(Clone)]
@@ -419,146 +422,5 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.disconnect();
-    }
-}
-
-fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
-    match place {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *place = Some(cx.waker().clone()),
-    }
-}
-
-/// Where actions lie until their tasks take them.
-struct Board {
-    /// By slot.
-    desks: Vec<Desk>,
-    timer: Option<Waker>,
-    /// Of the request head that the machine was given last.
-    verdict: Verdict,
-    process: Process,
-    notices: Box<dyn FnMut(Notice<'_>)>,
-}
-
-/// What the machine wants of its process.
-#[derive(Default)]
-struct Process {
-    tick_others: bool,
-    exit: bool,
-    waker: Option<Waker>,
-}
-
-/// What the machine wants of one connection. One `write` is enough: at most one is outstanding.
-#[derive(Default)]
-struct Desk {
-    owner: Option<ConnId>,
-    write: Option<Write>,
-    last_write: LastWrite,
-    probed: bool,
-    paused: bool,
-    /// Reads in this turn.
-    turn: u8,
-    writer: Option<Waker>,
-    reader: Option<Waker>,
-}
-
-/// How far [`Write::Finish`] has come.
-#[derive(Default, PartialEq, Eq)]
-enum LastWrite {
-    #[default]
-    ToCome,
-    Taken,
-    Done,
-}
-
-impl Board {
-    fn seat(&mut self, conn: ConnId) {
-        if self.desks.len() <= conn.slot() {
-            self.desks.resize_with(conn.slot() + 1, Desk::default);
-        }
-        self.desks[conn.slot()] = Desk { owner: Some(conn), ..Desk::default() };
-    }
-
-    fn desk(&mut self, conn: ConnId) -> Option<&mut Desk> {
-        self.desks.get_mut(conn.slot()).filter(|desk| desk.owner == Some(conn))
-    }
-
-    fn write(&mut self, conn: ConnId, write: Write) {
-        if let Some(desk) = self.desk(conn) {
-            debug_assert!(desk.write.is_none(), "two writes are outstanding");
-            desk.write = Some(write);
-            wake(desk.writer.as_ref());
-        }
-    }
-
-    fn wake_timer(&mut self) {
-        if let Some(waker) = self.timer.take() {
-            waker.wake();
-        }
-    }
-
-    fn end(&mut self, conn: ConnId) {
-        if let Some(desk) = self.desk(conn) {
-            let ended = core::mem::take(desk);
-            wake(ended.writer.as_ref());
-            wake(ended.reader.as_ref());
-        }
-    }
-}
-
-/// A waker of a current-thread runtime puts its task on a list and returns, so this is fine under a borrow.
-fn wake(waker: Option<&Waker>) {
-    if let Some(waker) = waker {
-        waker.wake_by_ref();
-    }
-}
-
-impl Sink for Board {
-    fn action(&mut self, action: Action) {
-        match action {
-            Action::Respond { conn, response } => {
-                self.write(conn, Write::Finish(Batch::single(response.bytes)));
-            }
-            Action::Upgrade { conn, response } => {
-                self.verdict = Verdict::Upgraded;
-                self.write(conn, Write::Continue(Batch::single(response.bytes)));
-            }
-            Action::Send { conn, batch } => self.write(conn, Write::Continue(batch)),
-            Action::Close { conn, code, reason } => {
-                self.write(conn, Write::Finish(Frame::close(code, reason).into()));
-            }
-            Action::Abort { conn } => self.end(conn),
-            Action::Probe { conn } => {
-                if let Some(desk) = self.desk(conn) {
-                    desk.probed = true;
-                    wake(desk.writer.as_ref());
-                }
-            }
-            Action::Pause { conn } => {
-                if let Some(desk) = self.desk(conn) {
-                    desk.paused = true;
-                }
-            }
-            Action::Resume { conn } => {
-                if let Some(desk) = self.desk(conn) {
-                    desk.paused = false;
-                    wake(desk.reader.as_ref());
-                }
-            }
-            // Whoever asked for the verdict will end the desk.
-            Action::HandOver { shard, pass, .. } => self.verdict = Verdict::Elsewhere { shard, pass },
-            Action::TickOthers => {
-                self.process.tick_others = true;
-                wake(self.process.waker.as_ref());
-            }
-            Action::Exit => {
-                self.process.exit = true;
-                wake(self.process.waker.as_ref());
-            }
-        }
-    }
-
-    fn notice(&mut self, notice: Notice<'_>) {
-        (self.notices)(notice);
     }
 }
