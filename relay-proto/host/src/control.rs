@@ -66,6 +66,11 @@ impl Control {
         self.give_all(|orders| orders.stop = true);
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.0.shards.iter().any(|orders| lock(orders).stop)
+    }
+
     /// Read the certificate anew.
     pub fn reload(&self) {
         (self.0.reload)();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU16;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 use std::{io, panic};
@@ -57,20 +57,18 @@ impl Running {
         let shards = Shard::all(count, seed().map_err(|error| StartError::system(&error))?);
         let control = Control::new(count, reload);
         let mut running = Self { addresses, control, threads: Vec::new() };
-        let (ready, is_ready) = sync_channel(shards.len());
+        let (ready, are_ready) = channel();
         let origin = now();
         for (shard, serve) in shards.into_iter().zip(serve) {
             let seat = Seat { shard, origin, control: running.control.clone(), ready: ready.clone() };
             let name = if count.get() == 1 { "relay".to_owned() } else { format!("relay-{}", seat.index()) };
             let thread = thread::Builder::new().name(name).spawn(move || {
-                // A relay that has lost a part of itself is none.
-                let _alarm = Alarm(seat.control.clone());
+                let _alarm = Alarm { control: seat.control.clone(), ready: seat.ready.clone() };
                 serve(seat)
             });
             running.threads.push(thread.map_err(|error| StartError::system(&error))?);
         }
-        drop(ready);
-        if is_ready.iter().take(running.threads.len()).count() == running.threads.len() {
+        if are_ready.iter().take(running.threads.len()).all(|is_ready| is_ready) {
             return Ok(running);
         }
         running.control.stop();
@@ -134,12 +132,19 @@ impl Drop for Running {
     }
 }
 
-struct Alarm(Control);
+/// Says that a thread has ended.
+struct Alarm {
+    control: Control,
+    ready: Sender<bool>,
+}
 
 impl Drop for Alarm {
     fn drop(&mut self) {
+        // Nobody listens any more, unless it has ended before all were ready.
+        let _ = self.ready.send(false);
+        // A relay that has lost a part of itself is none.
         if thread::panicking() {
-            self.0.stop();
+            self.control.stop();
         }
     }
 }
@@ -150,7 +155,7 @@ pub struct Seat {
     shard: Shard,
     origin: Instant,
     control: Control,
-    ready: SyncSender<()>,
+    ready: Sender<bool>,
 }
 
 impl Seat {
@@ -171,7 +176,7 @@ impl Seat {
     /// To be said as soon as clients can come. If a thread ends without, the start has failed.
     pub fn say_ready(&self) {
         // The starting thread waits for this and for nothing else.
-        let _ = self.ready.send(());
+        let _ = self.ready.send(true);
     }
 
     /// Hands orders to the machine until the whole relay is to end.
@@ -248,3 +253,43 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    type Serve = Box<dyn FnOnce(Seat) -> io::Result<()> + Send>;
+
+    /// Serves until it is told to end. It has no runtime, so it asks now and then.
+    fn well(seat: Seat) -> io::Result<()> {
+        seat.say_ready();
+        while !seat.control.is_stopped() {
+            thread::yield_now();
+        }
+        Ok(())
+    }
+
+    fn start(serve: Vec<Serve>) -> Result<Running, StartError> {
+        let addresses = Addresses { clients: ([127, 0, 0, 1], 0).into(), metrics: None };
+        Running::start(addresses, || {}, serve)
+    }
+
+    #[test]
+    fn a_relay_of_which_one_thread_cannot_start_does_not() {
+        let ill: Serve = Box::new(|_| Err(io::Error::other("no more of it")));
+        let error = start(vec![Box::new(well), ill, Box::new(well)]).map(drop).unwrap_err();
+        assert_eq!(error.to_string(), "cannot start: no more of it");
+    }
+
+    #[test]
+    fn a_thread_that_panics_takes_the_others_along() {
+        let ill: Serve = Box::new(|seat| {
+            seat.say_ready();
+            panic!("on purpose");
+        });
+        let running = start(vec![Box::new(well), ill]).unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| running.wait())).is_err());
+    }
+}
