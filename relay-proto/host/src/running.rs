@@ -263,12 +263,14 @@ mod tests {
     type Serve = Box<dyn FnOnce(Seat) -> io::Result<()> + Send>;
 
     /// Serves until it is told to end. It has no runtime, so it asks now and then.
-    fn well(seat: Seat) -> io::Result<()> {
-        seat.say_ready();
-        while !seat.control.is_stopped() {
-            thread::yield_now();
-        }
-        Ok(())
+    fn well() -> Serve {
+        Box::new(|seat| {
+            seat.say_ready();
+            while !seat.control.is_stopped() {
+                thread::yield_now();
+            }
+            Ok(())
+        })
     }
 
     fn start(serve: Vec<Serve>) -> Result<Running, StartError> {
@@ -279,7 +281,7 @@ mod tests {
     #[test]
     fn a_relay_of_which_one_thread_cannot_start_does_not() {
         let ill: Serve = Box::new(|_| Err(io::Error::other("no more of it")));
-        let error = start(vec![Box::new(well), ill, Box::new(well)]).map(drop).unwrap_err();
+        let error = start(vec![well(), ill, well()]).map(drop).unwrap_err();
         assert_eq!(error.to_string(), "cannot start: no more of it");
     }
 
@@ -289,7 +291,7 @@ mod tests {
             seat.say_ready();
             panic!("on purpose");
         });
-        let running = start(vec![Box::new(well), ill]).unwrap();
+        let running = start(vec![well(), ill]).unwrap();
         assert!(catch_unwind(AssertUnwindSafe(|| running.wait())).is_err());
     }
 }
